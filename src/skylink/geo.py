@@ -1,0 +1,121 @@
+"""Geodesy: distances on the ellipsoid and local metric frames. The only file that imports pyproj.
+
+Distances are geodesic on WGS 84, never Web Mercator metres. A `LocalFrame` is an azimuthal
+equidistant projection around a point: continuous across the antimeridian and over the poles,
+with a scale error below 0.03 % within 250 km of its centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import ArrayLike, NDArray
+
+_GEOD = pyproj.Geod(ellps="WGS84")
+
+FloatArray = NDArray[np.float64]
+
+
+def distance_m(*, lon1: ArrayLike, lat1: ArrayLike, lon2: ArrayLike, lat2: ArrayLike) -> FloatArray:
+    """Geodesic distance in metres, broadcasting over array inputs (float64, WGS 84 degrees)."""
+    a, b, c, d = np.broadcast_arrays(
+        *(np.asarray(v, dtype=np.float64) for v in (lon1, lat1, lon2, lat2))
+    )
+    return np.asarray(_GEOD.inv(a, b, c, d)[2], dtype=np.float64).reshape(a.shape)
+
+
+def destination(
+    *, lon: float, lat: float, east_m: float, north_m: float
+) -> tuple[float, float]:
+    """(lon, lat) reached from a point by an offset of east and north metres along a geodesic."""
+    length = math.hypot(east_m, north_m)
+    if length == 0:
+        return lon, lat
+    out_lon, out_lat, _ = _GEOD.fwd(lon, lat, math.degrees(math.atan2(east_m, north_m)), length)
+    return float(out_lon), float(out_lat)
+
+
+def circle(*, lon: float, lat: float, radius_m: float, points: int = 48) -> list[tuple[float, float]]:
+    """A closed ring of (lon, lat) at a geodesic radius, counter-clockwise (RFC 7946)."""
+    azimuths = -np.linspace(0.0, 360.0, points, endpoint=False)
+    n = np.full(points, 1.0)
+    lons, lats, _ = _GEOD.fwd(n * lon, n * lat, azimuths, n * radius_m)
+    ring = [(float(a), float(b)) for a, b in zip(lons, lats, strict=True)]
+    return [*ring, ring[0]]
+
+
+@dataclass(frozen=True)
+class LocalFrame:
+    """A metric, north-up frame (x east, y north, metres) around (lon, lat), WGS 84.
+
+    Grid north equals true north at the centre; `convergence_deg` gives the difference elsewhere
+    (below 0.3 degrees within 25 km for latitudes under 50).
+    """
+
+    lon: float
+    lat: float
+
+    @cached_property
+    def proj4(self) -> str:
+        """The projection, as rasterio and PROJ read it."""
+        return f"+proj=aeqd +lat_0={self.lat!r} +lon_0={self.lon!r} +datum=WGS84 +units=m +no_defs"
+
+    @cached_property
+    def _transformer(self) -> Any:
+        return pyproj.Transformer.from_crs("EPSG:4326", self.proj4, always_xy=True)
+
+    def to_xy(self, *, lon: ArrayLike, lat: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Local metres (x, y) of WGS 84 degrees; arrays of any one shape."""
+        x, y = self._transformer.transform(
+            np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+        )
+        return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+
+    def to_lonlat(self, *, x_m: ArrayLike, y_m: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """WGS 84 degrees (lon, lat) of local metres; lon in -180..180."""
+        lon, lat = self._transformer.transform(
+            np.asarray(x_m, dtype=np.float64),
+            np.asarray(y_m, dtype=np.float64),
+            direction="INVERSE",
+        )
+        return np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+
+    def point(self, *, x_m: float, y_m: float) -> tuple[float, float]:
+        """(lon, lat) of one local point, as floats."""
+        lon, lat = self.to_lonlat(x_m=x_m, y_m=y_m)
+        return float(lon), float(lat)
+
+    def convergence_deg(self, *, x_m: float, y_m: float) -> float:
+        """True heading of grid north at a local point, degrees: heading_grid = heading - this."""
+        lon, lat = self.point(x_m=x_m, y_m=y_m)
+        lon2, lat2 = self.point(x_m=x_m, y_m=y_m + 1.0)
+        return float(_GEOD.inv(lon, lat, lon2, lat2)[0])
+
+
+def project_to_lonlat(
+    *, crs_wkt: str, xs: ArrayLike, ys: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
+    """WGS 84 (lon, lat) of points given in any CRS (WKT, PROJ string or `EPSG:n`).
+
+    Raises:
+        pyproj.exceptions.ProjError: the CRS is not understood or a point is outside its domain.
+    """
+    transformer = pyproj.Transformer.from_crs(crs_wkt, "EPSG:4326", always_xy=True)
+    lon, lat = transformer.transform(
+        np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64), errcheck=True
+    )
+    return np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+
+
+def centre_lonlat(*, lon: ArrayLike, lat: ArrayLike) -> tuple[float, float]:
+    """The mean direction of points on the sphere: right across the antimeridian and poles."""
+    lam, phi = np.radians(np.asarray(lon, float)), np.radians(np.asarray(lat, float))
+    x = float(np.mean(np.cos(phi) * np.cos(lam)))
+    y = float(np.mean(np.cos(phi) * np.sin(lam)))
+    z = float(np.mean(np.sin(phi)))
+    return math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))

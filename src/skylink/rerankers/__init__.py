@@ -1,0 +1,1 @@
+"""Re-rankers: look at the photo and the candidates together."""
