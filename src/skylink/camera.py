@@ -56,67 +56,88 @@ def ground_to_pixel(pose: CameraPose, *, width_px: int, height_px: int) -> NDArr
     return np.asarray(intrinsics @ ground, dtype=np.float64)
 
 
-def render_view(
-    image: NDArray[np.uint8], pose: CameraPose, *, gsd_m: float, size_px: int
-) -> View:
-    """Warp a photo to a north-up square of the ground centred on its view point.
+class ViewRenderer:
+    """Warps one photo to views of the ground; keeps the photo's halvings for all of them.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        pose: the camera's attitude; the view point lies `pose.offset_m` from under the camera.
-        gsd_m: metres a pixel of the result.
-        size_px: side of the result.
-
-    Returns:
-        The view with its validity mask: False outside the photo, behind the camera, and within
-        `HORIZON_MARGIN_DEG` of the horizon. The image is zero there.
     """
-    height, width = image.shape[:2]
-    east, north = pose.offset_m
-    half = (size_px - 1) / 2
-    # view pixel (u, v) -> metres under the camera -> photo pixel
-    to_ground = np.array(
-        [[gsd_m, 0, east - half * gsd_m], [0, -gsd_m, north + half * gsd_m], [0, 0, 1]]
-    )
-    homography = ground_to_pixel(pose, width_px=width, height_px=height) @ to_ground
-    v, u = np.mgrid[0:size_px, 0:size_px].astype(np.float64)
-    px, py, depth = np.tensordot(homography, np.stack([u, v, np.ones_like(u)]), axes=1)
-    ground_e, ground_n, _ = np.tensordot(to_ground, np.stack([u, v, np.ones_like(u)]), axes=1)
-    far = pose.altitude_m / math.tan(math.radians(HORIZON_MARGIN_DEG))
-    usable = (depth > 1e-6) & (ground_e**2 + ground_n**2 < far**2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        px, py = px / depth, py / depth
-    usable &= (px >= -0.5) & (px <= width - 0.5) & (py >= -0.5) & (py <= height - 0.5)
-    map_x = np.where(usable, px, -1).astype(np.float32)
-    map_y = np.where(usable, py, -1).astype(np.float32)
-    source, scale = _shrunk(image, pose, gsd_m)
-    if scale != 1:
-        map_x, map_y = (map_x + 0.5) * scale - 0.5, (map_y + 0.5) * scale - 0.5
-    warped = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    warped[~usable] = 0
-    return View(
-        image=np.asarray(warped, dtype=np.uint8), mask=usable, gsd_m=gsd_m, pose=pose
-    )
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.height_px, self.width_px = image.shape[:2]
+        self._halvings = [image]
+
+    def render(self, pose: CameraPose, *, gsd_m: float, size_px: int) -> View:
+        """A north-up square of the ground, centred on the pose's view point.
+
+        Args:
+            pose: the camera's attitude; the view point lies `pose.offset_m` from under the camera.
+            gsd_m: metres a pixel of the result.
+            size_px: side of the result.
+
+        Returns:
+            The view with its validity mask: False outside the photo, behind the camera, and within
+            `HORIZON_MARGIN_DEG` of the horizon. The image is zero there.
+        """
+        east, north = pose.offset_m
+        half = (size_px - 1) / 2
+        # view pixel (u, v) -> metres under the camera -> photo pixel
+        to_ground = np.array(
+            [[gsd_m, 0, east - half * gsd_m], [0, -gsd_m, north + half * gsd_m], [0, 0, 1]]
+        )
+        to_photo = ground_to_pixel(pose, width_px=self.width_px, height_px=self.height_px)
+        homography = to_photo @ to_ground
+        source = self._source(pose, gsd_m)
+        scale_x = source.shape[1] / self.width_px  # odd sides don't halve evenly: one an axis
+        scale_y = source.shape[0] / self.height_px
+        u = np.arange(size_px, dtype=np.float64)
+        v = u[:, None]
+        px, py, depth = (a * u + (b * v + c) for a, b, c in homography)
+        visible = depth > 1e-6
+        far = pose.altitude_m / math.tan(math.radians(HORIZON_MARGIN_DEG))
+        reach = half * gsd_m * math.sqrt(2) + math.hypot(east, north)
+        if reach > far:
+            ground_e, ground_n = (a * u + (b * v + c) for a, b, c in to_ground[:2])
+            visible &= ground_e**2 + ground_n**2 < far**2
+        inverse = 1 / np.where(visible, depth, 1.0)
+        px *= inverse
+        py *= inverse
+        visible &= (px >= -0.5) & (px <= self.width_px - 0.5)
+        visible &= (py >= -0.5) & (py <= self.height_px - 0.5)
+        map_x = ((px + 0.5) * scale_x - 0.5).astype(np.float32)
+        map_y = ((py + 0.5) * scale_y - 0.5).astype(np.float32)
+        warped = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped[~visible] = 0
+        return View(image=np.asarray(warped, np.uint8), mask=visible, gsd_m=gsd_m, pose=pose)
+
+    def _source(self, pose: CameraPose, gsd_m: float) -> NDArray[np.uint8]:
+        """The halving of the photo that is just finer than the view: no aliasing.
+
+        Judged at the view point, the part of the photo that matters most.
+        """
+        slant = pose.altitude_m / math.cos(math.radians(pose.tilt_deg))
+        photo_gsd = slant / focal_px(hfov_deg=pose.hfov_deg, width_px=self.width_px)
+        wanted = max(0, math.floor(math.log2(gsd_m / photo_gsd) + 0.3)) if photo_gsd > 0 else 0
+        while len(self._halvings) <= wanted and min(self._halvings[-1].shape[:2]) >= 16:
+            last = self._halvings[-1]
+            size = (max(1, last.shape[1] // 2), max(1, last.shape[0] // 2))
+            small = cv2.resize(last, size, interpolation=cv2.INTER_AREA)
+            self._halvings.append(np.asarray(small, dtype=np.uint8))
+        return self._halvings[min(wanted, len(self._halvings) - 1)]
 
 
-def _shrunk(
-    image: NDArray[np.uint8], pose: CameraPose, gsd_m: float
-) -> tuple[NDArray[np.uint8], float]:
-    """The photo reduced by area averaging when it is finer than the view: no aliasing.
+def render_view(image: NDArray[np.uint8], pose: CameraPose, *, gsd_m: float, size_px: int) -> View:
+    """One view of one photo; see `ViewRenderer.render`."""
+    return ViewRenderer(image).render(pose, gsd_m=gsd_m, size_px=size_px)
 
-    The scale is chosen where the photo is coarsest among what matters, at the view point, so that
-    nothing of the view's own resolution is lost there.
-    """
+
+def ground_width_m(pose: CameraPose) -> float:
+    """Ground covered by the photo's width at its view point, metres."""
     slant = pose.altitude_m / math.cos(math.radians(pose.tilt_deg))
-    photo_gsd = slant / focal_px(hfov_deg=pose.hfov_deg, width_px=image.shape[1])
-    scale = photo_gsd / gsd_m
-    if scale > 0.75:
-        return image, 1.0
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8), size[0] / image.shape[1]
+    return 2 * slant * math.tan(math.radians(pose.hfov_deg) / 2)
 
 
-def fit_altitude_m(*, ground_width_m: float, hfov_deg: float) -> float:
-    """Altitude at which a nadir photo of this field of view covers `ground_width_m`."""
-    return ground_width_m / 2 / math.tan(math.radians(hfov_deg) / 2)
+def altitude_for_width_m(*, width_m: float, tilt_deg: float, hfov_deg: float) -> float:
+    """Altitude at which the photo's width covers `width_m` of ground at its view point."""
+    slant = width_m / 2 / math.tan(math.radians(hfov_deg) / 2)
+    return slant * math.cos(math.radians(tilt_deg))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,7 @@ def distance_m(*, lon1: ArrayLike, lat1: ArrayLike, lon2: ArrayLike, lat2: Array
     return np.asarray(_GEOD.inv(a, b, c, d)[2], dtype=np.float64).reshape(a.shape)
 
 
-def destination(
-    *, lon: float, lat: float, east_m: float, north_m: float
-) -> tuple[float, float]:
+def destination(*, lon: float, lat: float, east_m: float, north_m: float) -> tuple[float, float]:
     """(lon, lat) reached from a point by an offset of east and north metres along a geodesic."""
     length = math.hypot(east_m, north_m)
     if length == 0:
@@ -40,7 +38,9 @@ def destination(
     return float(out_lon), float(out_lat)
 
 
-def circle(*, lon: float, lat: float, radius_m: float, points: int = 48) -> list[tuple[float, float]]:
+def circle(
+    *, lon: float, lat: float, radius_m: float, points: int = 48
+) -> list[tuple[float, float]]:
     """A closed ring of (lon, lat) at a geodesic radius, counter-clockwise (RFC 7946)."""
     azimuths = -np.linspace(0.0, 360.0, points, endpoint=False)
     n = np.full(points, 1.0)
@@ -83,7 +83,9 @@ class LocalFrame:
             np.asarray(y_m, dtype=np.float64),
             direction="INVERSE",
         )
-        return np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+        # PROJ may overshoot the antimeridian by 1e-12 degrees, which others would refuse
+        lon = np.clip(np.asarray(lon, dtype=np.float64), -180.0, 180.0)
+        return lon, np.asarray(lat, dtype=np.float64)
 
     def point(self, *, x_m: float, y_m: float) -> tuple[float, float]:
         """(lon, lat) of one local point, as floats."""
@@ -119,3 +121,62 @@ def centre_lonlat(*, lon: ArrayLike, lat: ArrayLike) -> tuple[float, float]:
     y = float(np.mean(np.cos(phi) * np.sin(lam)))
     z = float(np.mean(np.sin(phi)))
     return math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
+
+
+class CrsTransform:
+    """Coordinates of one CRS as coordinates of another, x (east, longitude) first.
+
+    Args:
+        source, target: WKT, PROJ string or `EPSG:n`.
+
+    Raises:
+        ValueError: a CRS is not understood, or has no relation to the Earth (a local system).
+    """
+
+    def __init__(self, source: str, target: str) -> None:
+        self._transformer = _transformer(source, target)
+
+    def __call__(self, xs: ArrayLike, ys: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Arrays of one shape to arrays of that shape; infinite outside the CRS's domain."""
+        x, y = self._transformer.transform(
+            np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
+        )
+        return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+
+
+@lru_cache(maxsize=256)
+def _transformer(source: str, target: str) -> Any:
+    """A shared transformer (pyproj keeps one context a thread inside)."""
+    try:
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise ValueError(str(error)) from error
+
+
+@lru_cache(maxsize=256)
+def crs_label(crs: str) -> str:
+    """A short name of a CRS: `EPSG:n` where it has a code, else its own name."""
+    try:
+        parsed = pyproj.CRS.from_user_input(crs)
+    except pyproj.exceptions.CRSError as error:
+        raise ValueError(str(error)) from error
+    authority = parsed.to_authority(min_confidence=90)
+    return ":".join(authority) if authority else str(parsed.name)
+
+
+@lru_cache(maxsize=256)
+def crs_period(crs: str) -> float | None:
+    """How much x grows once around the Earth where the CRS is cylindrical; else None.
+
+    Found from numbers, not names: equal steps of longitude are equal steps of x at any latitude.
+    A raster in such a CRS may run across the antimeridian with x beyond the usual range.
+    """
+    transform = CrsTransform("EPSG:4326", crs)
+    lon = np.tile([-150.0, -100.0, -50.0, 0.0, 50.0, 100.0, 150.0], 2)
+    lat = np.repeat([10.0, 40.0], 7)
+    steps = transform(lon + 1, lat)[0] - transform(lon, lat)[0]
+    step = float(np.median(steps))
+    if not math.isfinite(step) or step <= 0:
+        return None
+    same = np.abs(steps - step) < 1e-6 * step
+    return 360 * step if np.count_nonzero(same) >= 12 else None

@@ -21,7 +21,7 @@ from skylink.errors import OptionError, TelemetryError
 if TYPE_CHECKING:
     from skylink.geo import LocalFrame
 
-MAX_TILT_DEG = 85.0
+MAX_TILT_DEG = 80.0
 """Beyond this the image centre is so near the horizon that the ground point is meaningless."""
 
 MAX_ALTITUDE_M = 20_000.0

@@ -1,0 +1,308 @@
+"""Images to descriptors and feature maps. Each encoder carries its own preprocessing.
+
+The embedded encoder is EfficientNet-Lite0 (ImageNet weights), run by ONNX Runtime on the CPU; any
+other ONNX image model comes in by `onnx:PATH`. Adding an encoder is one class with the attributes
+and the two methods of `Encoder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from skylink.errors import ModelError
+
+Images = NDArray[np.uint8]
+Masks = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH = 16
+"""Images in one run of a network: larger batches were no faster on two cores and take memory."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What a retriever and a gallery ask of a model.
+
+    Attributes:
+        name: how the command line and `gallery.json` call it.
+        fingerprint: changes whenever weights or preprocessing change.
+        input_px: side of the images that `encode` is meant for.
+        stride_px: pixels a cell of the feature map.
+        channels: of the feature map; 0 where the model has none (no dense search then).
+        parts: sizes of the independent parts of the descriptor; their sum is D.
+    """
+
+    name: str
+    fingerprint: str
+    input_px: int
+    stride_px: int
+    channels: int
+    parts: tuple[int, ...]
+
+    def encode(self, images: Images, masks: Masks | None = None) -> Floats:
+        """Descriptors (N, D) float32, unit norm in each part / sqrt(parts), so unit norm in all.
+
+        Args:
+            images: (N, S, S, 3) uint8 RGB, S = `input_px`.
+            masks: (N, S, S) bool, True where the pixel is valid; None: all are.
+        """
+        ...
+
+    def feature_map(self, images: Images) -> Floats:
+        """(N, H / stride, W / stride, C) float32 of (N, H, W, 3) uint8 RGB.
+
+        H and W are multiples of 2 * `stride_px`. Nothing is normalised.
+        """
+        ...
+
+
+def fill_invalid(images: Images, masks: Masks) -> Images:
+    """Copies where invalid pixels take the mean colour of the valid ones: no false edges."""
+    filled = images.copy()
+    for image, mask in zip(filled, masks, strict=True):
+        if not mask.all():
+            image[~mask] = image[mask].mean(axis=0) if mask.any() else 128
+    return filled
+
+
+def cell_masks(masks: Masks, stride_px: int) -> Floats:
+    """(N, H/s, W/s) float32: 1 where more than half of the cell's pixels are valid, else 0."""
+    n, h, w = masks.shape
+    share = masks.reshape(n, h // stride_px, stride_px, w // stride_px, stride_px).mean((2, 4))
+    return np.asarray(share > 0.5, dtype=np.float32)
+
+
+def masked_mean(features: Floats, weights: Floats, power: float = 1.0) -> Floats:
+    """Generalised mean (GeM) of (N, C, h, w) over cells with weights (N, h, w) -> (N, C).
+
+    Source: Radenovic et al. 2018 (arXiv 1711.02512), equation 3; power 1 is the plain mean.
+    An all-zero mask counts as all ones.
+    """
+    weights = np.where(weights.any((1, 2), keepdims=True), weights, 1.0)
+    x = features if power == 1 else np.maximum(features, 1e-6) ** power
+    pooled = np.einsum("nchw,nhw->nc", x, weights) / weights.sum((1, 2))[:, None]
+    return np.asarray(pooled if power == 1 else pooled ** (1 / power), dtype=np.float32)
+
+
+def unit_parts(descriptors: NDArray[Any], parts: Sequence[int]) -> Floats:
+    """Each part scaled to norm 1/sqrt(len(parts)): no part outvotes another by its size."""
+    scale = 1 / np.sqrt(len(parts))
+    pieces = np.split(np.asarray(descriptors, np.float32), np.cumsum(parts)[:-1], axis=1)
+    unit = [
+        p * (scale / np.maximum(np.linalg.norm(p, axis=1, keepdims=True), 1e-9)) for p in pieces
+    ]
+    return np.concatenate(unit, axis=1).astype(np.float32, copy=False)
+
+
+def standardise(
+    descriptors: NDArray[Any], mean: NDArray[Any], std: NDArray[Any], parts: Sequence[int]
+) -> Floats:
+    """(N, D) descriptors centred and scaled by a map's own statistics, unit norm again.
+
+    Measured on real flights (docs/log.md): it takes what all of a map has in common out of the
+    comparison.
+    """
+    centred = (np.asarray(descriptors, np.float32) - mean) / np.maximum(std, 1e-6)
+    return unit_parts(centred, parts)
+
+
+def _session(model: str | bytes, origin: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own unexported classes
+        raise ModelError(
+            f"{origin} is not an ONNX model that ONNX Runtime can load: "
+            f"{str(error).splitlines()[0][:200]}"
+        ) from error
+
+
+def _in_batches(run: Callable[[Images], list[Floats]], images: Images) -> list[Floats]:
+    """Apply a network to at most BATCH images at a time; outputs joined along axis 0."""
+    if len(images) == 0:
+        raise ModelError("no images to encode")
+    chunks = [run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def _check_images(images: Images, side: int | None, multiple: int) -> None:
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise ModelError(f"images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
+    if side is not None and images.shape[1:3] != (side, side):
+        raise ModelError(f"this encoder takes {side} x {side} px, got {images.shape[1:3]}")
+    if images.shape[1] % multiple or images.shape[2] % multiple:
+        raise ModelError(f"image sides must be multiples of {multiple} px, got {images.shape[1:3]}")
+
+
+class EmbeddedEncoder:
+    """EfficientNet-Lite0, untrained beyond ImageNet. See `weights/README.md` for the model card.
+
+    Descriptor: GeM (p = 3) of the head, mean of block 15, mean of block 10 (1280 + 320 + 112).
+    Feature map: block 10, stride 16, 112 channels.
+    """
+
+    name = "efficientnet-lite0"
+    input_px = 224
+    stride_px = 16
+    channels = 112
+    parts: tuple[int, ...] = (1280, 320, 112)
+    _files = ("efficientnet_lite0_trunk.onnx", "efficientnet_lite0_top.onnx")
+
+    def __init__(self) -> None:
+        folder = resources.files("skylink") / "weights"
+        digest = hashlib.sha256(b"gem3 head + mean block15 + mean block10, v1")
+        models = []
+        for file in self._files:
+            try:
+                models.append((folder / file).read_bytes())
+            except OSError as error:
+                raise ModelError(
+                    f"the embedded weights {file} are missing from this installation",
+                    hint="reinstall skylink-geo",
+                ) from error
+            digest.update(models[-1])
+        self.fingerprint = digest.hexdigest()[:16]
+        self._trunk = _session(models[0], self._files[0])
+        self._top_model = models[1]
+        self._top_session: Any = None
+
+    def _run_trunk(self, images: Images) -> list[Floats]:
+        return list(self._trunk.run(None, {"images": images}))
+
+    def _run_all(self, images: Images) -> list[Floats]:
+        if self._top_session is None:  # dense search alone never needs it
+            self._top_session = _session(self._top_model, self._files[1])
+        features = self._run_trunk(images)[0]
+        return [features, *self._top_session.run(None, {"features": features})]
+
+    def encode(self, images: Images, masks: Masks | None = None) -> Floats:
+        """See `Encoder.encode`; D = 1712."""
+        _check_images(images, self.input_px, 32)
+        if masks is None:
+            masks = np.ones(images.shape[:3], dtype=bool)
+        fine, coarse = cell_masks(masks, 16), cell_masks(masks, 32)
+        features, block15, head = _in_batches(self._run_all, fill_invalid(images, masks))
+        pooled = [
+            masked_mean(head, coarse, power=3.0),
+            masked_mean(block15, coarse),
+            masked_mean(features, fine),
+        ]
+        return unit_parts(np.concatenate(pooled, axis=1), self.parts)
+
+    def feature_map(self, images: Images) -> Floats:
+        """See `Encoder.feature_map`; C = 112, stride 16."""
+        _check_images(images, None, 32)
+        features = _in_batches(self._run_trunk, images)[0]
+        return np.ascontiguousarray(features.transpose(0, 2, 3, 1))
+
+
+class OnnxEncoder:
+    """Any ONNX image model: one image input, a (N, D) descriptor or a (N, C, h, w) feature map.
+
+    The input is (N, 3, S, S) float32, normalised by ImageNet's mean and deviation, or
+    (N, S, S, 3) uint8 as it is. The model's own metadata may say otherwise with the keys
+    `skylink.mean` and `skylink.std` (JSON lists of three, for values in 0..1) and
+    `skylink.input_px` (needed where the model's side is dynamic). A feature map is pooled over the
+    mask to a descriptor and is used for dense search as well.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise ModelError(f"no model file at {path}", hint="type onnx:/path/to/model.onnx")
+        self._session = _session(str(path), str(path))
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ModelError(f"{path} must have one 4-D image input, it has {len(inputs)} input(s)")
+        meta = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._input = inputs[0].name
+        self._bytes = "uint8" in inputs[0].type
+        side = inputs[0].shape[1 if self._bytes else 2]
+        try:
+            self.input_px = int(meta.get("skylink.input_px", side))
+            self._mean = np.array(json.loads(meta.get("skylink.mean", str(list(IMAGENET_MEAN)))))
+            self._std = np.array(json.loads(meta.get("skylink.std", str(list(IMAGENET_STD)))))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{path}: the model's input side or its skylink.* metadata can't be read",
+                hint="set the metadata keys skylink.input_px, skylink.mean and skylink.std",
+            ) from error
+        if self._mean.shape != (3,) or self._std.shape != (3,) or not (self._std > 0).all():
+            raise ModelError(f"{path}: skylink.mean and skylink.std must be three numbers each")
+        if not 32 <= self.input_px <= 2048:
+            raise ModelError(f"{path}: input side {self.input_px} px is not in 32..2048")
+        digest = hashlib.sha256(path.read_bytes())
+        self.fingerprint = digest.hexdigest()[:16]
+        self.name = f"onnx:{path}"
+        probe = self._run(np.full((1, self.input_px, self.input_px, 3), 128, np.uint8))[0]
+        if probe.ndim not in (2, 4) or not np.isfinite(probe).all():
+            raise ModelError(
+                f"{path} returned shape {probe.shape}: expected (N, D) or (N, C, h, w), finite"
+            )
+        self.parts: tuple[int, ...] = (int(probe.shape[1]),)
+        self.channels = int(probe.shape[1]) if probe.ndim == 4 else 0
+        self.stride_px = self.input_px // probe.shape[2] if probe.ndim == 4 else 16
+
+    def _run(self, images: Images) -> list[Floats]:
+        if self._bytes:
+            batch: NDArray[Any] = images
+        else:
+            scaled = (images.astype(np.float32) / 255 - self._mean) / self._std
+            batch = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+        try:
+            return [np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)]
+        except Exception as error:  # onnxruntime raises its own unexported classes
+            raise ModelError(
+                f"{self.name} failed on a batch of shape {batch.shape}: "
+                f"{str(error).splitlines()[0][:200]}"
+            ) from error
+
+    def encode(self, images: Images, masks: Masks | None = None) -> Floats:
+        """See `Encoder.encode`."""
+        _check_images(images, self.input_px, 1)
+        if masks is None:
+            masks = np.ones(images.shape[:3], dtype=bool)
+        out = _in_batches(self._run, fill_invalid(images, masks))[0]
+        if out.ndim == 4:
+            out = masked_mean(out, cell_masks(masks, self.stride_px))
+        return unit_parts(out, self.parts)
+
+    def feature_map(self, images: Images) -> Floats:
+        """See `Encoder.feature_map`; only where `channels` > 0."""
+        if not self.channels:
+            raise ModelError(f"{self.name} has no feature map", hint="use --retriever descriptor")
+        _check_images(images, None, self.stride_px)
+        return np.ascontiguousarray(_in_batches(self._run, images)[0].transpose(0, 2, 3, 1))
+
+
+@lru_cache(maxsize=4)
+def load_encoder(spec: str = "embedded") -> Encoder:
+    """The encoder of a name: `embedded` (or its own name), or `onnx:PATH`.
+
+    Raises:
+        ModelError: unknown name, or the model can't be loaded.
+    """
+    if spec in ("embedded", EmbeddedEncoder.name):
+        return EmbeddedEncoder()
+    kind, _, value = spec.partition(":")
+    if kind == "onnx" and value:
+        return OnnxEncoder(value)
+    raise ModelError(
+        f"unknown encoder {spec!r}", hint=f"known are: embedded ({EmbeddedEncoder.name}), onnx:PATH"
+    )
