@@ -45,13 +45,13 @@ def correlate_direct(features: Floats, kernels: Floats) -> Floats:
 def correlate_window(features: Floats, kernel: Floats) -> Floats:
     """Valid part only, (R - k + 1, C - k + 1) float32: for a few cells around a peak."""
     k = kernel.shape[0]
-    windows = np.lib.stride_tricks.sliding_window_view(features, (k, k), axis=(0, 1))
-    rows, columns = windows.shape[:2]
-    flat = np.ascontiguousarray(windows).reshape(rows * columns, -1)
-    return np.asarray(
-        (flat @ np.ascontiguousarray(kernel.transpose(2, 0, 1)).reshape(-1)).reshape(rows, columns),
-        dtype=np.float32,
-    )
+    rows, columns = features.shape[0] - k + 1, features.shape[1] - k + 1
+    flat = np.ascontiguousarray(kernel).reshape(-1)
+    out = np.empty((rows, columns), np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            out[row, column] = features[row : row + k, column : column + k].reshape(-1) @ flat
+    return out
 
 
 @lru_cache(maxsize=8)

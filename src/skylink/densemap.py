@@ -1,0 +1,192 @@
+"""A part of the map made ready for dense search: normalised features and their spectra.
+
+Every cell's feature vector is standardised by the map's own channel mean and deviation and scaled
+to unit length; a query's cells likewise, weighted by the view's validity mask. The correlation of
+the two, divided by the number of valid query cells, is then a mean cosine: the match score.
+Method and figures: docs/log.md, 2026-11-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skylink.correlation import SpectralMap, correlate_window
+from skylink.encoder import Encoder, cell_masks, fill_invalid
+from skylink.types import View
+
+if TYPE_CHECKING:
+    from skylink.gallery import FeatureRaster, LevelStatistics
+
+Floats = NDArray[np.float32]
+
+FULL_SPECTRA_BYTES = 192_000_000
+"""Above this the whole map is searched in COARSE_CHANNELS, and only its peaks in all channels."""
+
+COARSE_CHANNELS = 32
+"""Principal channels of the coarse pass. Alone they lost 5 points of recall on real flights
+(docs/log.md); with the peaks scored again in all channels nothing measurable."""
+
+MIN_VALID_CELLS = 12
+"""A view with fewer valid cells matches anything by chance."""
+
+
+class Normaliser:
+    """Standardises feature vectors by a level's own statistics.
+
+    Args:
+        statistics: of the gallery's level.
+    """
+
+    def __init__(self, statistics: LevelStatistics) -> None:
+        covariance = np.asarray(statistics.feature_covariance, np.float64)
+        deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+        self._mean = np.asarray(statistics.feature_mean, np.float32)
+        self._scale = (1 / deviation).astype(np.float32)
+        correlation = covariance / np.outer(deviation, deviation)
+        _, vectors = np.linalg.eigh(correlation)
+        self._basis = np.ascontiguousarray(vectors[:, ::-1][:, :COARSE_CHANNELS], np.float32)
+
+    def unit(self, features: NDArray[np.floating], valid: NDArray[np.bool_]) -> Floats:
+        """(..., C) float32 unit vectors; zero where not valid (...,)."""
+        out = np.asarray(features, np.float32) - self._mean
+        out *= self._scale
+        norm = np.linalg.norm(out, axis=-1, keepdims=True)
+        out *= valid[..., None] / np.maximum(norm, 1e-6)
+        return np.asarray(out, dtype=np.float32)
+
+    def coarse(self, unit: Floats) -> Floats:
+        """(..., COARSE_CHANNELS) float32: principal components of unit vectors, unit again."""
+        out = unit @ self._basis
+        norm = np.linalg.norm(out, axis=-1, keepdims=True)
+        return np.asarray(out / np.maximum(norm, 1e-6), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Views as correlation kernels.
+
+    Attributes:
+        values: (H, k, k, C) float32; unit vectors / number of valid cells, zero where not valid,
+            so that a correlation is a mean cosine in -1..1.
+        usable: (H,) bool: at least MIN_VALID_CELLS cells are valid.
+    """
+
+    values: Floats
+    usable: NDArray[np.bool_]
+
+
+def make_kernels(views: Sequence[View], encoder: Encoder, normaliser: Normaliser) -> Kernels:
+    """Encode views of one size as kernels."""
+    masks = np.stack([view.mask for view in views])
+    images = fill_invalid(np.stack([view.image for view in views]), masks)
+    valid = cell_masks(masks, encoder.stride_px) > 0
+    counts = valid.sum(axis=(1, 2))
+    values = normaliser.unit(encoder.feature_map(images), valid)
+    values /= np.maximum(counts, 1)[:, None, None, None]
+    return Kernels(values=values, usable=counts >= MIN_VALID_CELLS)
+
+
+class DenseMap:
+    """One rectangle of one area and level, ready for correlation.
+
+    Args:
+        raster: features as the gallery stores them.
+        normaliser: of the level.
+        kernel: cells along a view's side.
+
+    Attributes:
+        area, level: set by the loader.
+        cell_m: metres a cell.
+        channels: of the whole-map pass: all, or COARSE_CHANNELS on large maps.
+    """
+
+    def __init__(self, raster: FeatureRaster, normaliser: Normaliser, kernel: int) -> None:
+        self.kernel = kernel
+        self.cell_m = raster.cell_m
+        self._pad = kernel // 2
+        offset = kernel / 2 - self._pad - 0.5  # cells from the centre of cell (0, 0)
+        self.x0_m = raster.x0_m + offset * raster.cell_m
+        self.y0_m = raster.y0_m - offset * raster.cell_m
+        self._normaliser = normaliser
+        # float16 keeps a 100 km2 map in some 170 MB; rows at a time bound the temporary copies
+        shape = tuple(n + 2 * (self._pad + 2) for n in raster.values.shape[:2])
+        self._unit = np.zeros((*shape, raster.values.shape[2]), np.float16)
+        inner = self._unit[self._pad + 2 : -self._pad - 2, self._pad + 2 : -self._pad - 2]
+        for top in range(0, len(inner), 64):
+            rows = slice(top, top + 64)
+            inner[rows] = normaliser.unit(raster.values[rows], raster.valid[rows])
+        self._inner = inner
+        cells = inner.shape[0] * inner.shape[1]
+        bytes_a_channel = cells * 8 * (64 / (65 - kernel)) ** 2 / 2
+        self.all_channels = bytes_a_channel * inner.shape[2] <= FULL_SPECTRA_BYTES
+        self.channels = inner.shape[2] if self.all_channels else COARSE_CHANNELS
+
+    @cached_property
+    def spectral(self) -> SpectralMap:
+        """Spectra for the whole-map pass, made on first use and kept."""
+        if self.all_channels:
+            return SpectralMap(self._inner, self.kernel)
+        coarse = np.empty((*self._inner.shape[:2], COARSE_CHANNELS), np.float16)
+        for top in range(0, len(coarse), 64):
+            rows = slice(top, top + 64)
+            coarse[rows] = self._normaliser.coarse(self._inner[rows].astype(np.float32))
+        return SpectralMap(coarse, self.kernel)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, spectra included once they are made."""
+        spectra = self.spectral.nbytes if "spectral" in self.__dict__ else 0
+        return self._unit.nbytes + spectra
+
+    def everywhere(self, kernels: Floats) -> Floats:
+        """(H, rows, columns) float32 match scores (approximate in the coarse pass)."""
+        if self.all_channels:
+            return self.spectral.correlate(kernels)
+        counts = np.maximum((np.abs(kernels).sum(-1) > 0).sum((1, 2)), 1)
+        coarse = self._normaliser.coarse(kernels) / counts[:, None, None, None]
+        return self.spectral.correlate(np.asarray(coarse, np.float32))
+
+    def around(self, kernel: Floats, row: int, column: int) -> Floats:
+        """(5, 5) float32 exact scores in all channels around surface index (row, column)."""
+        side = self.kernel + 4
+        window = self._unit[row : row + side, column : column + side].astype(np.float32)
+        return correlate_window(window, kernel)
+
+    def position(self, row: float, column: float) -> tuple[float, float]:
+        """Local (x_m, y_m) of a surface index."""
+        return self.x0_m + column * self.cell_m, self.y0_m - row * self.cell_m
+
+    def index(self, x_m: float, y_m: float) -> tuple[float, float]:
+        """Surface (row, column) of a local position."""
+        return (self.y0_m - y_m) / self.cell_m, (x_m - self.x0_m) / self.cell_m
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a surface."""
+        odd = self.kernel % 2
+        return self._inner.shape[0] + 1 - odd, self._inner.shape[1] + 1 - odd
+
+
+def subcell(scores: Floats) -> tuple[float, float, float]:
+    """(row, column, score) of the peak of a small window, by a parabola on each axis.
+
+    The row and column are relative to the window's first; a peak on the rim stays on its cell.
+    """
+    row, column = (int(i) for i in np.unravel_index(int(scores.argmax()), scores.shape))
+    peak = float(scores[row, column])
+    offsets = []
+    for line, at in ((scores[:, column], row), (scores[row, :], column)):
+        shift = 0.0
+        if 0 < at < len(line) - 1:
+            before, here, after = (float(v) for v in line[at - 1 : at + 2])
+            curvature = before - 2 * here + after
+            if curvature < -1e-12:
+                shift = max(-0.5, min(0.5, 0.5 * (before - after) / curvature))
+        offsets.append(at + shift)
+    return offsets[0], offsets[1], peak

@@ -1,0 +1,166 @@
+"""A photo in, a place out: the whole product as one straight line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from skylink.encoder import Encoder, load_encoder
+from skylink.errors import OptionError, RerankError
+from skylink.estimate import place
+from skylink.gallery import Gallery
+from skylink.hypotheses import SearchSpace
+from skylink.photo import load_photo
+from skylink.reranker import Fusion, Reranking, make_reranker, rerank
+from skylink.retriever import make_retriever
+from skylink.types import Candidate, Estimate, Prior, Query, Retrieval
+
+MAX_TOP_K = 1000
+
+
+class Localizer:
+    """Locates photos on one gallery.
+
+    Args:
+        gallery: an open gallery or its folder.
+        retriever: `auto`, `dense` or `descriptor`.
+        reranker: `none`, `dense` or `matching`.
+        top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
+        space: how far telemetry may be off.
+        fusion: how the base score takes part, and when to leave the base alone.
+        strict: a re-ranker that fails on a photo is an error, not `reranked = False`.
+        encoder: the one that built the gallery; loaded by its recorded name if None.
+
+    Raises:
+        GalleryError, ModelError, OptionError: it can't work on this gallery.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery | str | Path,
+        *,
+        retriever: str = "auto",
+        reranker: str = "none",
+        top_k: int = 10,
+        space: SearchSpace | None = None,
+        fusion: Fusion | None = None,
+        strict: bool = False,
+        encoder: Encoder | None = None,
+    ) -> None:
+        if not 1 <= top_k <= MAX_TOP_K:
+            raise OptionError(f"top-k {top_k} is not in 1..{MAX_TOP_K}")
+        self.gallery = gallery if isinstance(gallery, Gallery) else Gallery.open(gallery)
+        encoder = encoder or load_encoder(self.gallery.info.encoder.name)
+        self.gallery.check_encoder(encoder)
+        self.top_k = top_k
+        self.strict = strict
+        self.fusion = fusion or Fusion()
+        self.retriever = make_retriever(retriever, self.gallery, encoder, space)
+        self.reranker = make_reranker(reranker, self.gallery, encoder)
+
+    @property
+    def plan(self) -> str:
+        """What it will do, in one line of words."""
+        how = {
+            "dense": "correlate each photo with the whole map",
+            "descriptor": "compare each photo's descriptor with the tiles'",
+        }[self.retriever.name]
+        last = f"keep the best {self.top_k}"
+        if self.reranker is not None:
+            last = f"re-rank the best {self.top_k} by {self.reranker.name}"
+        return f"{how} ({self.retriever.name}), {last}"
+
+    def locate(self, photo: str | Path | Query, *, prior: Prior | None = None) -> Estimate:
+        """Where the photo was taken.
+
+        Args:
+            photo: a file, or a `Query` made by `load_photo`.
+            prior: where the drone might be; nothing outside is considered.
+
+        Raises:
+            PhotoError: the photo can't be read.
+            OptionError: nothing of the map lies within the prior.
+            RerankError: with `strict`, the re-ranker failed.
+        """
+        query = photo if isinstance(photo, Query) else load_photo(photo)
+        return self.locate_detailed(query, prior=prior)[0]
+
+    def locate_detailed(
+        self, query: Query, *, prior: Prior | None = None
+    ) -> tuple[Estimate, Retrieval]:
+        """The estimate and what the retriever returned (base ranking, surface); see `locate`."""
+        start = time.perf_counter()
+        retrieval = self.retriever.retrieve(query, self.top_k, prior)
+        retrieved = time.perf_counter()
+        if not retrieval.candidates:
+            raise OptionError(
+                f"{query.name}: nothing of the map lies within the prior"
+                if prior
+                else f"{query.name}: the map has no place that could be compared",
+                hint="widen the prior, or check its order: LON,LAT,RADIUS_M" if prior else None,
+            )
+        ranking = Reranking(candidates=retrieval.candidates, reranked=False)
+        if self.reranker is not None:
+            ranking = rerank(self.reranker, query, retrieval.candidates, self.fusion)
+            if ranking.failed and self.strict:
+                raise RerankError(f"{query.name}: {ranking.note}")
+        estimate = self._estimate(query, retrieval, ranking)
+        done = time.perf_counter()
+        ms = {
+            "retrieve": 1e3 * (retrieved - start),
+            "rerank": 1e3 * (done - retrieved) if self.reranker else 0.0,
+            "total": 1e3 * (done - start),
+        }
+        return replace(estimate, ms=ms), retrieval
+
+    def _estimate(self, query: Query, retrieval: Retrieval, ranking: Reranking) -> Estimate:
+        best = ranking.candidates[0]
+        level = self.gallery.levels[best.level]
+        alone = ranking.reranked and self.fusion.base_weight == 0
+        placed = place(
+            ranking.candidates if alone or not ranking.reranked else _by_base(ranking.candidates),
+            scorer=self.reranker.name if alone and self.reranker else retrieval.retriever,
+            cell_m=level.cell_m,
+            tile_m=level.tile_m,
+        )
+        camera = self._camera(query, best)
+        return Estimate(
+            name=query.name,
+            lon=placed.lon,
+            lat=placed.lat,
+            radius_m=placed.radius_m,
+            confidence=placed.confidence,
+            candidates=ranking.candidates,
+            reranked=ranking.reranked,
+            rerank_note=ranking.note,
+            rerank_failed=ranking.failed,
+            camera_lon=camera[0] if camera else None,
+            camera_lat=camera[1] if camera else None,
+            pose=best.pose,
+            aligned=retrieval.aligned,
+            retriever=retrieval.retriever,
+            reranker=self.reranker.name if self.reranker else "none",
+            searched=retrieval.searched,
+        )
+
+    def _camera(self, query: Query, best: Candidate) -> tuple[float, float] | None:
+        """The drone's own position, where altitude and tilt are known (a heading may be found)."""
+        known = query.telemetry
+        if best.pose is None or None in (
+            known.relative_altitude_m,
+            known.camera_tilt_from_nadir_deg,
+            known.horizontal_fov_deg,
+        ):
+            return None
+        east, north = best.pose.offset_m
+        frame = self.gallery.areas[best.area].frame
+        return frame.point(x_m=best.x_m - east, y_m=best.y_m - north)
+
+
+def _by_base(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Fused scores are relative to their list; the base's, in the final order, are calibrated."""
+    return [
+        replace(c, score=c.base_score if c.base_score is not None else c.score) for c in candidates
+    ]

@@ -1,0 +1,159 @@
+"""The re-ranker protocol, its one public wrapper, fusion with the base score, and the gate.
+
+Every re-ranker, now and later, goes through `rerank`: it checks what comes back, fuses it with the
+retriever's score, and leaves confident rankings alone. What fails is `reranked = False` with its
+reason; the base order is never passed off as a re-ranked one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skylink.errors import OptionError, RerankError, SkyLinkError
+from skylink.types import Candidate, Query
+
+if TYPE_CHECKING:
+    from skylink.encoder import Encoder
+    from skylink.gallery import Gallery
+
+NAMES = ("none", "dense", "matching")
+
+
+class Reranker(Protocol):
+    """Looks at a photo and its candidates together.
+
+    Attributes:
+        name: as the command line and the results call it.
+    """
+
+    name: str
+
+    def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
+        """Relevance (K,) of each candidate, in their order; higher is better, all finite.
+
+        Raises:
+            RerankError: this query can't be scored (the reason goes into the result).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How the retriever's score takes part in the final ranking.
+
+    Attributes:
+        base_weight: 0 (the re-ranker alone) .. 1 (the base alone), on scores standardised within
+            the list. 0 by default: on real flights a weak base at equal weight lowered a strong
+            re-ranker by 3 points.
+        gate_margin: re-rank only when the base's lead, (first - second) / standard deviation of
+            the list's scores, is below this; None: always.
+    """
+
+    base_weight: float = 0.0
+    gate_margin: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.base_weight <= 1:
+            raise OptionError(f"base weight {self.base_weight!r} is not in 0..1")
+        if self.gate_margin is not None and not self.gate_margin >= 0:
+            raise OptionError(f"gate margin {self.gate_margin!r} is not a positive number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reranking:
+    """What `rerank` returns.
+
+    Attributes:
+        candidates: best first; `score` is the fused one, `base_score` the retriever's.
+        reranked: the re-ranker ran and decided the order.
+        failed: it was tried and failed; the order is the base's.
+        note: why it did not run or failed; empty if it ran.
+    """
+
+    candidates: Sequence[Candidate]
+    reranked: bool
+    failed: bool = False
+    note: str = ""
+
+
+def checked_scores(
+    reranker: Reranker, query: Query, candidates: Sequence[Candidate]
+) -> NDArray[np.float32]:
+    """`reranker.score`, held to its contract.
+
+    Raises:
+        RerankError: wrong shape, wrong type or a score that is not finite.
+    """
+    scores = np.asarray(reranker.score(query, candidates))
+    if scores.shape != (len(candidates),) or not np.issubdtype(scores.dtype, np.number):
+        raise RerankError(
+            f"re-ranker {reranker.name} returned {scores.dtype} {scores.shape} "
+            f"for {len(candidates)} candidates"
+        )
+    if not np.isfinite(scores).all():
+        raise RerankError(f"re-ranker {reranker.name} returned scores that are not finite")
+    return scores.astype(np.float32)
+
+
+def rerank(
+    reranker: Reranker, query: Query, candidates: Sequence[Candidate], fusion: Fusion
+) -> Reranking:
+    """Score candidates together with the photo and order them. Ties keep the base's order."""
+    if len(candidates) < 2:
+        return Reranking(
+            candidates=candidates, reranked=False, note="fewer than two candidates to rank"
+        )
+    base = np.array([c.score for c in candidates], dtype=np.float64)
+    if fusion.gate_margin is not None:
+        lead = (base[0] - base[1]) / max(float(base.std()), 1e-12)
+        if lead >= fusion.gate_margin:
+            note = f"the base was sure (lead {lead:.2f} >= {fusion.gate_margin:g})"
+            return Reranking(candidates=candidates, reranked=False, note=note)
+    try:
+        scores = checked_scores(reranker, query, candidates)
+    except SkyLinkError as error:
+        return Reranking(candidates=candidates, reranked=False, failed=True, note=error.message)
+    fused = scores.astype(np.float64)
+    if fusion.base_weight > 0:
+        fused = (1 - fusion.base_weight) * _zscore(fused) + fusion.base_weight * _zscore(base)
+    order = np.argsort(-fused, kind="stable")
+    ranked = [
+        replace(candidates[i], score=float(fused[i]), base_score=candidates[i].score) for i in order
+    ]
+    return Reranking(candidates=ranked, reranked=True)
+
+
+def _zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
+
+
+def make_reranker(name: str, gallery: Gallery, encoder: Encoder) -> Reranker | None:
+    """The re-ranker of a name; None for `none`.
+
+    Raises:
+        OptionError: unknown name, or one that this gallery can't serve.
+    """
+    if name == "none":
+        return None
+    if name == "dense":
+        from skylink.rerankers.dense import DenseReranker
+
+        if not gallery.info.encoder.channels:
+            raise OptionError(
+                f"{gallery.path} has no feature raster for the dense re-ranker",
+                hint="use --reranker matching or none",
+            )
+        return DenseReranker(gallery, encoder)
+    if name == "matching":
+        from skylink.rerankers.matching import MatchingReranker
+
+        return MatchingReranker(gallery, encoder.input_px)
+    raise OptionError(
+        f"unknown re-ranker {name!r}",
+        hint=f"known are: {', '.join(NAMES)} (learnt and LVLM re-rankers are not in this version)",
+    )
