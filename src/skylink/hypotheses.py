@@ -36,6 +36,9 @@ ASSUMED_HFOV_DEG = 70.0
 """Field of view where it is unknown. Only its product with the altitude matters for a photo taken
 straight down, and that is searched."""
 
+COMPASS_STEP_DEG = 4.0
+"""A known heading is refined by this much around the best places: what compasses are off by."""
+
 MAX_HYPOTHESES = 400
 
 
@@ -70,8 +73,8 @@ class Hypotheses:
 
     Attributes:
         poses: the grid, most likely first.
-        heading_step_deg, altitude_step, tilt_step_deg: half a grid spacing: what the grid leaves
-            open (altitude as a factor > 1); 0 (or 1) where it is taken as known.
+        heading_step_deg, altitude_step, tilt_step_deg: half a grid spacing, what the grid leaves
+            open (altitude as a factor > 1).
         aligned: every part of the pose came from telemetry.
         words: for people: "24 headings x 3 altitudes".
     """
@@ -101,7 +104,7 @@ def hypotheses(telemetry: Telemetry, space: SearchSpace, *, tile_m: float) -> Hy
     known_heading, known_tilt = telemetry.heading_deg, telemetry.camera_tilt_from_nadir_deg
     words = []
 
-    heading_step = 0.0
+    heading_step = COMPASS_STEP_DEG
     if known_heading is None:
         heading_step = 180.0 / HEADINGS
         headings = [360.0 * i / HEADINGS for i in range(HEADINGS)]

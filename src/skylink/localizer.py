@@ -57,7 +57,8 @@ class Localizer:
         self.top_k = top_k
         self.strict = strict
         self.fusion = fusion or Fusion()
-        self.retriever = make_retriever(retriever, self.gallery, encoder, space)
+        self.space = space or SearchSpace()
+        self.retriever = make_retriever(retriever, self.gallery, encoder, self.space)
         self.reranker = make_reranker(reranker, self.gallery, encoder)
 
     @property
@@ -154,9 +155,19 @@ class Localizer:
             known.horizontal_fov_deg,
         ):
             return None
-        east, north = best.pose.offset_m
-        frame = self.gallery.areas[best.area].frame
-        return frame.point(x_m=best.x_m - east, y_m=best.y_m - north)
+        return self.camera_of(best)
+
+    def camera_of(self, candidate: Candidate) -> tuple[float, float]:
+        """(lon, lat) of the drone if the candidate and its pose are right.
+
+        Raises:
+            ValueError: the candidate has no pose.
+        """
+        if candidate.pose is None:
+            raise ValueError(f"candidate {candidate.id} has no camera pose")
+        east, north = candidate.pose.offset_m
+        frame = self.gallery.areas[candidate.area].frame
+        return frame.point(x_m=candidate.x_m - east, y_m=candidate.y_m - north)
 
 
 def _by_base(candidates: Sequence[Candidate]) -> list[Candidate]:

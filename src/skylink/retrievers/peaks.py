@@ -1,0 +1,98 @@
+"""Peaks of a correlation surface: places with a pose, scored exactly and set apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from skylink.densemap import DenseMap, subcell
+from skylink.types import CameraPose
+
+PEAKS = 48
+"""Places of the whole-map pass that are scored again in all channels."""
+
+EXACT_PEAKS = 20
+"""The same where the whole-map pass had all channels already: only the sub-cell place is open."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A place and pose with its exact score; row and column are of the map's surface."""
+
+    score: float
+    row: float
+    column: float
+    pose: CameraPose
+    dense_map: DenseMap
+    area: int
+
+    @property
+    def position(self) -> tuple[float, float]:
+        """Local (x_m, y_m) of the view point."""
+        return self.dense_map.position(self.row, self.column)
+
+    def moved(self, kernel: NDArray[np.float32], pose: CameraPose) -> Peak:
+        """The best place within two cells of this one for another kernel."""
+        rows, columns = self.dense_map.shape
+        row = min(max(round(self.row), 0), rows - 1)
+        column = min(max(round(self.column), 0), columns - 1)
+        return local_peak(self.dense_map, self.area, kernel, pose, row, column)
+
+
+def local_peak(
+    dense_map: DenseMap,
+    area: int,
+    kernel: NDArray[np.float32],
+    pose: CameraPose,
+    row: int,
+    column: int,
+) -> Peak:
+    """The exact best place within two cells of a surface index."""
+    r, c, score = subcell(dense_map.around(kernel, row, column))
+    return Peak(score, row + r - 2, column + c - 2, pose, dense_map, area)
+
+
+def find_peaks(
+    dense_map: DenseMap,
+    area: int,
+    best: NDArray[np.float32],
+    argbest: NDArray[np.int32],
+    kernels: NDArray[np.float32],
+    poses: Sequence[CameraPose],
+    *,
+    separation_m: float,
+) -> list[Peak]:
+    """The highest local maxima of a surface, scored in all channels and placed within the cell.
+
+    Args:
+        best, argbest: (rows, columns) the best score over hypotheses, and whose it is.
+        kernels, poses: of the hypotheses.
+        separation_m: maxima are sought within half of this.
+    """
+    radius = max(1, round(separation_m / 2 / dense_map.cell_m))
+    highest = cv2.dilate(best, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
+    rows, columns = np.nonzero((best >= highest) & np.isfinite(best))
+    count = EXACT_PEAKS if dense_map.all_channels else PEAKS
+    order = np.argsort(-best[rows, columns], kind="stable")[:count]
+    return [
+        local_peak(dense_map, area, kernels[index], poses[index], int(row), int(column))
+        for row, column in zip(rows[order], columns[order], strict=True)
+        for index in [int(argbest[row, column])]
+    ]
+
+
+def separate(peaks: Sequence[Peak], *, separation_m: float) -> list[Peak]:
+    """Best first; a peak too near a better one is dropped (greedy non-maximum suppression)."""
+    kept: list[tuple[int, float, float]] = []
+    chosen = []
+    for peak in sorted(peaks, key=lambda p: -p.score):
+        x, y = peak.position
+        if all(a != peak.area or math.hypot(x - u, y - v) >= separation_m for a, u, v in kept):
+            kept.append((peak.area, x, y))
+            chosen.append(peak)
+    return chosen
