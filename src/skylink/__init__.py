@@ -1,8 +1,8 @@
 """SkyLink: find where a drone photo was taken, by looking at it together with satellite imagery.
 
-    from skylink import Gallery, Localizer
-    gallery = Gallery.build(["map.tif"], "gallery")
-    estimate = Localizer(gallery).locate("photo.jpg")
+from skylink import Gallery, Localizer
+gallery = Gallery.build(["map.tif"], "gallery")
+estimate = Localizer(gallery).locate("photo.jpg")
 """
 
 from __future__ import annotations

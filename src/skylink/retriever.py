@@ -1,4 +1,4 @@
-"""The retriever protocol: a photo in, candidates out. Both retrievers and `auto` stand behind it."""
+"""The retriever protocol: a photo in, candidates out; and which one `auto` takes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class DescriptorRetriever:
         gallery, encoder = self._gallery, self._encoder
         tiles_m = [level.tile_m for level in gallery.levels]
         level = choose_level(query.telemetry, tiles_m)
-        tried = hypotheses(query.telemetry, self._space, tile_m=tiles_m[level])
+        tried = hypotheses(query.telemetry, self._space, tile_m=tiles_m[level], relief=False)
         renderer = ViewRenderer(query.image)
         gsd = gallery.levels[level].gsd_m
         views = [renderer.render(p, gsd_m=gsd, size_px=encoder.input_px) for p in tried.poses]

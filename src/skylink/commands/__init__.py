@@ -1,0 +1,1 @@
+"""The commands of `skylink`, one a file. At the top they import nothing that takes time."""

@@ -1,0 +1,312 @@
+"""`skylink evaluate`: how well it does on one's own map, base beside re-ranked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skylink.commands import options, terminal
+from skylink.commands.photo_run import Pictures
+
+if TYPE_CHECKING:
+    from skylink.evaluate import Evaluation, Ranking
+    from skylink.gallery import Gallery
+    from skylink.queries import QueryRow
+
+DROP = "Robustness"
+
+
+class Without(StrEnum):
+    """Telemetry that can be dropped."""
+
+    heading = "heading"
+    altitude = "altitude"
+    all = "all"
+
+
+def evaluate(
+    gallery: options.GalleryPath,
+    queries: Annotated[
+        Path,
+        typer.Option("--queries", "-q", metavar="CSV", help="Photos, telemetry and the truth."),
+    ],
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            "--photos",
+            metavar="DIR",
+            help="Where the photos are. [default: beside the CSV, or in queries/, photos/ or "
+            "images/ there]",
+            show_default=False,
+        ),
+    ] = None,
+    retriever: options.Retriever = "auto",
+    reranker: options.Reranker = "none",
+    top_k: options.TopK = 20,
+    prior: options.PriorText = None,
+    tolerance_m: Annotated[
+        float, typer.Option("--tolerance-m", metavar="METRES", help="This near is right.")
+    ] = 50.0,
+    without: Annotated[
+        Without | None,
+        typer.Option("--without", help="Drop telemetry.", rich_help_panel=DROP),
+    ] = None,
+    heading_error: options.HeadingError = None,
+    altitude_error: options.AltitudeError = None,
+    perturb: Annotated[
+        bool,
+        typer.Option(
+            "--perturb",
+            help="Add random errors of up to --heading-error and --altitude-error to the "
+            "telemetry, the same ones for the same --seed.",
+            rich_help_panel=DROP,
+        ),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of --perturb.", rich_help_panel=DROP)
+    ] = 0,
+    group_by: Annotated[
+        str | None,
+        typer.Option("--group-by", metavar="COLUMN", help="Report apart by a column of the CSV."),
+    ] = None,
+    every: Annotated[
+        int, typer.Option("--every", min=1, metavar="N", help="Only every Nth usable photo.")
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N of them.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="results.json",
+            help="Write all figures here.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.png",
+            help="Draw recall by distance.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    evidence: options.EvidenceFolder = None,
+) -> None:
+    """Measure on photos whose true place is known.
+
+    Prints and writes the base ranking beside the re-ranked one, always both.
+    """
+    from skylink.evaluate import evaluate as run
+    from skylink.files import write_atomic
+    from skylink.gallery import Gallery
+    from skylink.hypotheses import SearchSpace
+    from skylink.localizer import Localizer
+    from skylink.queries import check_against_map, missing_files, near_misses, require_files
+
+    area = options.parse_prior(prior)
+    rows = select_rows(queries, photos, every=every, limit=limit)
+    for note in near_misses(rows):
+        terminal.warn(note)
+    missing = missing_files(rows)
+    if len(missing) == len(rows):
+        require_files(rows)
+    for folder in (evidence, *(file.parent for file in (out, plot) if file is not None)):
+        if folder is not None:
+            terminal.require_writable(folder)
+    opened = Gallery.open(gallery)
+    outside = check_against_map(rows, _on_map(opened))
+    if outside:
+        terminal.warn(f"{outside} of {len(rows)} true places are outside the map")
+    space = SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error)
+    localizer = Localizer(opened, retriever=retriever, reranker=reranker, top_k=top_k, space=space)
+    terminal.say(
+        f"Evaluating {len(rows)} photos of {queries} on {gallery} "
+        f"({opened.area_km2:.2f} km2, {opened.tile_count:,} tiles)"
+    )
+    terminal.say(localizer.plan)
+    pictures = None
+    if evidence is not None:
+        pictures = Pictures(evidence, opened, truths=true_places(rows))
+    with terminal.progress("photos") as report:
+        evaluation = run(
+            localizer,
+            rows,
+            tolerance_m=tolerance_m,
+            without=without.value if without is not None else None,
+            perturb=perturb,
+            seed=seed,
+            prior=area,
+            group_by=group_by,
+            on_query=report,
+            on_result=(lambda row, *found: pictures(*found)) if pictures else None,
+        )
+    terminal.print_table(summary_table(evaluation))
+    if evaluation.results.groups:
+        terminal.print_table(_groups_table(evaluation, group_by or ""))
+    for file, error in list(evaluation.results.failures.items())[:20]:
+        terminal.warn(f"failed: {file}: {error}")
+    if out is not None:
+        write_atomic(out, evaluation.to_json())
+        terminal.say(f"Wrote {out}")
+    if plot is not None:
+        save_plot(plot, evaluation, title=f"{queries.name} on {gallery.name}")
+        terminal.say(f"Wrote {plot}")
+    if pictures is not None:
+        terminal.say(f"Evidence: {pictures.written} pictures in {evidence}")
+        if pictures.problem is not None:
+            raise pictures.problem
+    else:
+        terminal.say("Next: add `--evidence DIR` to see where and why photos are misplaced")
+    failed = evaluation.results.failed
+    if failed:
+        every_one = failed == evaluation.results.queries
+        raise typer.Exit(terminal.ALL_FAILED if every_one else terminal.SOME_FAILED)
+
+
+def select_rows(
+    queries: Path, photos: Path | None, *, every: int = 1, limit: int | None = None
+) -> list[QueryRow]:
+    """The usable rows to evaluate, their photos looked for in `photos` if given.
+
+    Raises:
+        QueriesError: the CSV can't be used, or has no usable row.
+    """
+    from skylink.errors import QueriesError
+    from skylink.queries import read_queries
+
+    rows = [row for row in read_queries(queries) if row.usable][::every][:limit]
+    if not rows:
+        raise QueriesError(
+            f"{queries} has no usable row", hint="rows with usable = 0 are left out: set some to 1"
+        )
+    if photos is None:
+        return rows
+    moved = []
+    for row in rows:
+        name = row.file.replace("\\", "/")
+        path = photos / name
+        if not path.is_file() and (photos / Path(name).name).is_file():
+            path = photos / Path(name).name
+        moved.append(dataclasses.replace(row, path=path))
+    return moved
+
+
+def true_places(rows: Sequence[QueryRow]) -> dict[str, tuple[float, float]]:
+    """The true view points as (lon, lat), by file, of the rows that have one."""
+    return {
+        row.file: (row.ground_lon, row.ground_lat)
+        for row in rows
+        if row.ground_lon is not None and row.ground_lat is not None
+    }
+
+
+def _on_map(gallery: Gallery) -> Any:
+    """Whether a point lies within the bounds of one of the gallery's areas."""
+
+    def contains(*, lon: float, lat: float) -> bool:
+        for area in gallery.areas:
+            x, y = area.frame.to_xy(lon=lon, lat=lat)
+            x_min, y_min, x_max, y_max = area.bounds
+            if x_min <= float(x) <= x_max and y_min <= float(y) <= y_max:
+                return True
+        return False
+
+    return contains
+
+
+def summary_table(evaluation: Evaluation) -> Any:
+    """Base beside re-ranked, a row a figure."""
+    from rich import box
+    from rich.table import Table
+
+    results = evaluation.results
+    base, final = results.retrieved, results.reranked
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(f"{results.queries} photos, {results.telemetry}")
+    table.add_column(f"base: {results.retriever}", justify="right")
+    table.add_column(f"re-ranked: {results.reranker}", justify="right")
+
+    def row(name: str, field: str, unit: str = "%") -> None:
+        cells = [_figure(getattr(r, field, None) if r else None, unit) for r in (base, final)]
+        table.add_row(name, *cells)
+
+    row(f"recall@1 within {results.tolerance_m:g} m", "recall_1")
+    table.add_row("  95 % interval", _interval(base), _interval(final))
+    for k in (5, 10, 20):
+        row(f"recall@{k}", f"recall_{k}")
+    row("average precision", "ap")
+    row("median error", "median_error_m", "m")
+    row("within 25 m", "within_25_m")
+    row("within 50 m", "within_50_m")
+    if final is not None:
+        change = results.reranked_minus_retrieved_interval
+        words = "" if change is None else f"{change[0]:+.1f} .. {change[1]:+.1f} %"
+        table.add_row("  difference of recall@1, 95 % interval", "", words)
+        flips = results.flips
+        table.add_row("put right / put wrong", "", f"{flips['fixed']} / {flips['broken']}")
+        table.add_row("photos re-ranked", "", str(results.reranked_queries))
+    if results.camera is not None:
+        row_name = f"camera position, median error ({results.camera.queries} photos)"
+        table.add_row(row_name, "", _figure(results.camera.median_error_m, "m"))
+    if results.honesty is not None:
+        table.add_row("truth within the radius", "", _figure(results.honesty.within_radius, "%"))
+    for stage, name in (("total_median", "time a photo, median"), ("total_p95", "  95 %")):
+        if stage in results.ms_per_query:
+            table.add_row(name, "", f"{results.ms_per_query[stage]:.0f} ms")
+    table.add_row("failed", "", str(results.failed))
+    return table
+
+
+def _groups_table(evaluation: Evaluation, column: str) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from skylink.names import shown
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(Text(shown(column)))
+    titles = ("photos", "base recall@1", "median error", "re-ranked recall@1", "median error")
+    for title in titles:
+        table.add_column(title, justify="right")
+    for name, group in evaluation.results.groups.items():
+        cells = []
+        for ranking in (group.retrieved, group.reranked):
+            cells.append(_figure(ranking.recall_1 if ranking else None, "%"))
+            cells.append(_figure(ranking.median_error_m if ranking else None, "m"))
+        table.add_row(Text(shown(name)), str(group.queries), *cells)
+    return table
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.1f} {unit}"
+
+
+def _interval(ranking: Ranking | None) -> str:
+    if ranking is None or ranking.recall_1_interval is None:
+        return "-"
+    low, high = ranking.recall_1_interval
+    return f"{low:.1f} .. {high:.1f} %"
+
+
+def save_plot(path: Path, evaluation: Evaluation, *, title: str) -> None:
+    """Recall by distance, base beside re-ranked."""
+    import numpy as np
+
+    from skylink.plot import save_recall_plot
+
+    results = evaluation.results
+    curves = {f"base ({results.retriever})": np.array([o.base_m[0] for o in evaluation.outcomes])}
+    if results.reranked is not None:
+        name = f"re-ranked ({results.reranker})"
+        curves[name] = np.array([o.final_m[0] for o in evaluation.outcomes])
+    save_recall_plot(path, curves, tolerance_m=results.tolerance_m, title=title)

@@ -1,0 +1,132 @@
+"""Options that several commands share, and their values' checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from skylink.errors import OptionError, QueriesError
+
+if TYPE_CHECKING:
+    from skylink.queries import QueryRow
+    from skylink.types import Prior, Telemetry
+
+SEARCH, ALIGN, OUTPUT = "Search", "Camera", "Output"
+
+GalleryPath = Annotated[
+    Path, typer.Option("--gallery", "-g", metavar="GALLERY", help="Made by `skylink build`.")
+]
+Retriever = Annotated[
+    str,
+    typer.Option(
+        "--retriever",
+        metavar="auto|dense|descriptor",
+        help="What proposes candidates: `dense` correlates the photo with the whole map, "
+        "`descriptor` compares it with tiles, `auto` picks.",
+        rich_help_panel=SEARCH,
+    ),
+]
+Reranker = Annotated[
+    str,
+    typer.Option(
+        "--reranker",
+        metavar="none|dense|matching",
+        help="What looks at photo and candidates together and orders them anew.",
+        rich_help_panel=SEARCH,
+    ),
+]
+TopK = Annotated[
+    int, typer.Option("--top-k", metavar="K", help="How many candidates.", rich_help_panel=SEARCH)
+]
+PriorText = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        metavar="LON,LAT,RADIUS_M",
+        help="Search only within RADIUS_M metres of a point.",
+        rich_help_panel=SEARCH,
+    ),
+]
+HeadingError = Annotated[
+    float | None,
+    typer.Option(
+        "--heading-error",
+        metavar="DEG",
+        help="The heading may be wrong by up to this; 180 means not known.",
+        rich_help_panel=SEARCH,
+    ),
+]
+AltitudeError = Annotated[
+    float | None,
+    typer.Option(
+        "--altitude-error",
+        metavar="FRACTION",
+        help="The altitude may be wrong by up to this fraction of itself, such as 0.3.",
+        rich_help_panel=SEARCH,
+    ),
+]
+EvidenceFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--evidence",
+        metavar="DIR",
+        help="Write a picture for each photo that shows why.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def parse_prior(text: str | None) -> Prior | None:
+    """LON,LAT,RADIUS_M as a prior.
+
+    Raises:
+        OptionError: not three numbers, or out of range.
+    """
+    from skylink.types import Prior
+
+    if text is None:
+        return None
+    try:
+        lon, lat, radius = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(
+            f"--prior {text!r} is not LON,LAT,RADIUS_M",
+            hint="three numbers with commas and no spaces, for example --prior -98.1,30.2,500",
+        ) from error
+    return Prior(lon=lon, lat=lat, radius_m=radius)
+
+
+class TelemetryTable:
+    """A CSV's telemetry by photo: by its path where that is the same file, else by its name.
+
+    Raises:
+        QueriesError: the CSV can't be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from skylink.queries import read_queries
+
+        self.path = path
+        self._by_path: dict[Path, QueryRow] = {}
+        self._by_name: dict[str, list[QueryRow]] = {}
+        for row in read_queries(path, require_truth=False):
+            self._by_path[row.path.absolute()] = row
+            self._by_name.setdefault(Path(row.file.replace("\\", "/")).name, []).append(row)
+
+    def __call__(self, photo: Path) -> Telemetry | None:
+        """What the CSV knows of a photo's camera; None where it has no row for it.
+
+        Raises:
+            QueriesError: several rows have that file's name, and none its path.
+        """
+        row = self._by_path.get(photo.absolute())
+        rows = [row] if row is not None else self._by_name.get(photo.name, [])
+        if len(rows) > 1:
+            lines = ", ".join(str(r.line) for r in rows)
+            raise QueriesError(
+                f"{self.path}: {photo.name} is in lines {lines}, and none has the path {photo}",
+                hint="write the photo's path in the CSV's file column",
+            )
+        return rows[0].telemetry if rows else None
