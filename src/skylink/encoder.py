@@ -33,6 +33,10 @@ BATCH = 4
 """Images in one run of a network. Runs are single-threaded and go on side by side, one a core:
 half the time of ONNX Runtime's own threads on two busy cores, and never slower (docs/log.md)."""
 
+MAX_DENSE_CELLS = 48
+"""Cells along a view's side up to which a model's feature map serves dense search: kernels have to
+fit well within an FFT block (correlation.py)."""
+
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -143,11 +147,13 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores, thread_name_prefix="encode")
 
 
-def _in_batches(run: Callable[[Images], list[Floats]], images: Images) -> list[Floats]:
-    """Apply a network to at most BATCH images at a time; outputs joined along axis 0."""
+def _in_batches(
+    run: Callable[[Images], list[Floats]], images: Images, most: int = BATCH
+) -> list[Floats]:
+    """Apply a network to at most `most` images at a time; outputs joined along axis 0."""
     if len(images) == 0:
         raise ModelError("no images to encode")
-    size = BATCH if len(images) > 2 * BATCH else 1
+    size = most if len(images) > 2 * BATCH else 1
     batches = [images[i : i + size] for i in range(0, len(images), size)]
     chunks = list(_workers().map(run, batches)) if len(batches) > 1 else [run(images)]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -231,7 +237,7 @@ class OnnxEncoder:
     (N, S, S, 3) uint8 as it is. The model's own metadata may say otherwise with the keys
     `skylink.mean` and `skylink.std` (JSON lists of three, for values in 0..1) and
     `skylink.input_px` (needed where the model's side is dynamic). A feature map is pooled over the
-    mask to a descriptor and is used for dense search as well.
+    mask to a descriptor and, where the model takes any side, is used for dense search as well.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -246,10 +252,13 @@ class OnnxEncoder:
         self._input = inputs[0].name
         self._bytes = "uint8" in inputs[0].type
         side = inputs[0].shape[1 if self._bytes else 2]
+        self._most = 1 if inputs[0].shape[0] == 1 else BATCH  # exported without a batch axis
         try:
             self.input_px = int(meta.get("skylink.input_px", side))
-            self._mean = np.array(json.loads(meta.get("skylink.mean", str(list(IMAGENET_MEAN)))))
-            self._std = np.array(json.loads(meta.get("skylink.std", str(list(IMAGENET_STD)))))
+            self._mean, self._std = (
+                np.array(json.loads(meta.get(f"skylink.{key}", str(list(usual)))), np.float64)
+                for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+            )
         except (TypeError, ValueError) as error:
             raise ModelError(
                 f"{path}: the model's input side or its skylink.* metadata can't be read",
@@ -263,13 +272,23 @@ class OnnxEncoder:
         self.fingerprint = digest.hexdigest()[:16]
         self.name = f"onnx:{path}"
         probe = self._run(np.full((1, self.input_px, self.input_px, 3), 128, np.uint8))[0]
-        if probe.ndim not in (2, 4) or not np.isfinite(probe).all():
+        if probe.ndim not in (2, 4) or len(probe) != 1 or 0 in probe.shape:
             raise ModelError(
-                f"{path} returned shape {probe.shape}: expected (N, D) or (N, C, h, w), finite"
+                f"{path} returned shape {probe.shape} for one image: expected (1, D) or "
+                "(1, C, h, w)"
             )
         self.parts: tuple[int, ...] = (int(probe.shape[1]),)
-        self.channels = int(probe.shape[1]) if probe.ndim == 4 else 0
-        self.stride_px = self.input_px // probe.shape[2] if probe.ndim == 4 else 16
+        self.channels, self.stride_px = 0, 16
+        if probe.ndim == 4:
+            cells = int(probe.shape[2])
+            if probe.shape[3] != cells or self.input_px % cells:
+                raise ModelError(
+                    f"{path} returned {cells} x {probe.shape[3]} cells for {self.input_px} px: "
+                    "expected a square map of whole pixels a cell"
+                )
+            self.stride_px = self.input_px // cells
+            if not isinstance(side, int) and cells <= MAX_DENSE_CELLS:
+                self.channels = int(probe.shape[1])
 
     def _run(self, images: Images) -> list[Floats]:
         if self._bytes:
@@ -278,19 +297,22 @@ class OnnxEncoder:
             scaled = (images.astype(np.float32) / 255 - self._mean) / self._std
             batch = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
         try:
-            return [np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)]
+            out = np.asarray(self._session.run(None, {self._input: batch})[0], np.float32)
         except Exception as error:  # onnxruntime raises its own unexported classes
             raise ModelError(
                 f"{self.name} failed on a batch of shape {batch.shape}: "
                 f"{str(error).splitlines()[0][:200]}"
             ) from error
+        if not np.isfinite(out).all():
+            raise ModelError(f"{self.name} returned values that are not finite")
+        return [out]
 
     def encode(self, images: Images, masks: Masks | None = None) -> Floats:
         """See `Encoder.encode`."""
         _check_images(images, self.input_px, 1)
         if masks is None:
             masks = np.ones(images.shape[:3], dtype=bool)
-        out = _in_batches(self._run, fill_invalid(images, masks))[0]
+        out = _in_batches(self._run, fill_invalid(images, masks), self._most)[0]
         if out.ndim == 4:
             out = masked_mean(out, cell_masks(masks, self.stride_px))
         return unit_parts(out, self.parts)
@@ -300,7 +322,7 @@ class OnnxEncoder:
         if not self.channels:
             raise ModelError(f"{self.name} has no feature map", hint="use --retriever descriptor")
         _check_images(images, None, self.stride_px)
-        return np.ascontiguousarray(_in_batches(self._run, images)[0].transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(_in_batches(self._run, images, self._most)[0].transpose(0, 2, 3, 1))
 
 
 @lru_cache(maxsize=4)

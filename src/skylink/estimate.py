@@ -23,7 +23,7 @@ from skylink.types import Candidate
 ELSEWHERE_M = 60.0
 """Candidates nearer than this to the best one are the same place for lead and probability."""
 
-GEOREFERENCE_M = 8.0
+GEOREFERENCE_M = 12.0
 """Typical error of a satellite base map's own georeference."""
 
 RELIEF = 0.12
@@ -75,14 +75,8 @@ def place(candidates: Sequence[Candidate], *, scorer: str, cell_m: float, tile_m
     best = candidates[0]
     calibration = CALIBRATIONS.get(scorer, CALIBRATIONS["descriptor"])
     scores = np.array([c.score for c in candidates], dtype=np.float64)
-    away = distance_m(
-        lon1=best.lon,
-        lat1=best.lat,
-        lon2=[c.lon for c in candidates],
-        lat2=[c.lat for c in candidates],
-    )
-    elsewhere = away > ELSEWHERE_M
-    lead = float(scores[0] - scores[elsewhere].max()) if elsewhere.any() else 0.0
+    away = _away_m(candidates)
+    lead = lead_of(candidates)
     logit = calibration.bias + calibration.score * float(scores[0]) + calibration.lead * lead
     confidence = 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
     near = tile_m / 5 if best.id.startswith("a") else cell_m / 2
@@ -90,6 +84,20 @@ def place(candidates: Sequence[Candidate], *, scorer: str, cell_m: float, tile_m
     local = math.sqrt(near**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)
     radius = max(local, _half_mass_m(scores, away, calibration.temperature))
     return Placed(lon=best.lon, lat=best.lat, radius_m=radius, confidence=confidence)
+
+
+def lead_of(candidates: Sequence[Candidate]) -> float:
+    """The best score less the best one elsewhere (beyond ELSEWHERE_M); 0 if there is none."""
+    elsewhere = [
+        c.score for c, m in zip(candidates, _away_m(candidates), strict=True) if m > ELSEWHERE_M
+    ]
+    return candidates[0].score - max(elsewhere) if elsewhere else 0.0
+
+
+def _away_m(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
+    """Geodesic distance of each candidate to the first, metres."""
+    lon, lat = [c.lon for c in candidates], [c.lat for c in candidates]
+    return distance_m(lon1=lon[0], lat1=lat[0], lon2=lon, lat2=lat)
 
 
 def _half_mass_m(

@@ -14,15 +14,13 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from skylink import __version__
 from skylink import evidence_draw as draw
 from skylink.camera import ViewRenderer, ground_width_m
-from skylink.evidence_draw import Canvas
-from skylink.evidence_map import Places, draw_close_up, draw_overview, map_picture, places
+from skylink.evidence_draw import Canvas, MapPanel
+from skylink.evidence_map import draw_close_up, draw_overview, footprint_m, map_picture, places
 from skylink.files import write_atomic
 from skylink.geo import distance_m
 from skylink.names import shown
@@ -114,7 +112,7 @@ def draw_evidence(
 
     tile_m = gallery.levels[at.level].tile_m if gallery.levels else 160.0
     extent = _extent_m(estimate.pose, tile_m)
-    view, mask = _view(query, estimate, extent)
+    view = _view(query, estimate, extent)
     left = MARGIN + LEFT - VIEW_PX
     _title(canvas, left, *_view_title(estimate, extent), VIEW_PX)
     canvas.picture(left, top, view)
@@ -123,7 +121,7 @@ def draw_evidence(
 
     side = (LEFT - (CROPS - 1) * 14) // CROPS
     top_crops = HEIGHT - 46 - 48 - side
-    _crops(canvas, MARGIN, top_crops, side, estimate, gallery, extent, mask, truth)
+    _crops(canvas, MARGIN, top_crops, side, estimate, gallery, extent, (height, width), truth)
 
     left = MARGIN + LEFT + GAP
     searched = "match score over the map" if retrieval.surface else "candidates on the map"
@@ -194,20 +192,17 @@ def _extent_m(pose: CameraPose | None, tile_m: float) -> float:
     return float(np.clip(1.6 * ground_width_m(pose), MIN_EXTENT_M, tile_m))
 
 
-def _view(
-    query: Query, estimate: Estimate, extent_m: float
-) -> tuple[draw.U8, NDArray[np.bool_] | None]:
+def _view(query: Query, estimate: Estimate, extent_m: float) -> draw.U8:
     """The photo as a north-up view under the best pose, or its middle where there is none."""
     if estimate.pose is None:
         height, width = query.image.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        return draw.contain(
-            query.image[top : top + side, left : left + side], VIEW_PX, VIEW_PX
-        ), None
+        middle = query.image[top : top + side, left : left + side]
+        return draw.contain(middle, VIEW_PX, VIEW_PX)
     renderer = ViewRenderer(query.image)
     view = renderer.render(estimate.pose, gsd_m=extent_m / VIEW_PX, size_px=VIEW_PX)
-    return draw.over_hatching(view.image, view.mask), view.mask
+    return draw.over_hatching(view.image, view.mask)
 
 
 def _view_title(estimate: Estimate, extent_m: float) -> tuple[str, str]:
@@ -250,24 +245,27 @@ def _crops(
     estimate: Estimate,
     gallery: Gallery,
     extent_m: float,
-    mask: NDArray[np.bool_] | None,
+    photo_shape: tuple[int, int],
     truth: tuple[float, float] | None,
 ) -> None:
-    """The map at the best candidates, with the view's outline, rank, score and distance."""
+    """The map at the best candidates, with the photo's outline, rank, score and distance."""
     count = len(estimate.candidates)
     detail = f"best {min(count, CROPS)} of {count}; the map, north up, {extent_m:.0f} m across"
     _title(canvas, x, "candidates", detail if count else "none", LEFT, y=y - TITLE)
-    outlines = _outlines(mask, side) if mask is not None else []
     for index, candidate in enumerate(estimate.candidates[:CROPS]):
         left = x + index * (side + 14)
         centre = (candidate.x_m, candidate.y_m)
         rgb = map_picture(
             gallery, candidate.area, candidate.level, centre, (side, side), extent_m / side
         )
-        cv2.polylines(rgb, outlines, True, draw.CAMERA, 1, cv2.LINE_AA)
+        panel = MapPanel(rgb, x_m=centre[0], y_m=centre[1], gsd_m=extent_m / side)
+        if candidate.pose is not None:
+            ring = footprint_m(candidate.pose, shape=photo_shape)
+            edge_m = [(centre[0] + east, centre[1] + north) for east, north in ring]
+            panel.line(edge_m, colour=draw.CAMERA, width=1, closed=True)
         best = index == 0
         edge, width = (draw.FOUND, 3) if best else (draw.EDGE, 1)
-        canvas.picture(left, y, rgb, edge=edge, width=width)
+        canvas.picture(left, y, panel.rgb, edge=edge, width=width)
         canvas.label(left + 6, y + 6, f"{index + 1}", size=15, colour=draw.WHITE)
         score = f"score {candidate.score:.3f}"
         if candidate.base_score is not None:
@@ -275,14 +273,6 @@ def _crops(
         canvas.text(left, y + side + 20, score, size=14, bold=best, max_width=side)
         away = _distance(candidate, estimate, truth, best=best)
         canvas.text(left, y + side + 40, away, size=13, colour=draw.FAINT, max_width=side)
-
-
-def _outlines(mask: NDArray[np.bool_], side: int) -> list[NDArray[np.int32]]:
-    """The mask's outline, scaled to a square of `side` pixels."""
-    small = cv2.resize(mask.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST)
-    padded = np.pad(small, 1)
-    found, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [np.asarray(contour - 1, dtype=np.int32) for contour in found]
 
 
 def _distance(
@@ -309,6 +299,3 @@ def _footer(canvas: Canvas, gallery: Gallery) -> None:
     if credit:
         words = f"imagery: {shown(credit)}"
         canvas.text(MARGIN, HEIGHT - 16, words, size=12, colour=draw.FAINT, max_width=1500)
-
-
-__all__ = ["Places", "draw_evidence", "file_name", "write_evidence"]

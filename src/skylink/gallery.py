@@ -157,7 +157,7 @@ class Gallery:
         with tables.storage_errors(self.path, writing=False):
             found = tables.take(self.tiles_table(), sorted(set(ids)), list(TILE_COLUMNS))
         place = {row: i for i, row in enumerate(found["_rowid"].to_pylist())}
-        tiles, _ = tiles_of(found, sum(self.info.encoder.parts))
+        tiles, _ = tiles_of(found)
         return tiles.select(np.array([place[i] for i in ids], dtype=np.int64))
 
     def tiles_table(self) -> Any:
@@ -171,6 +171,7 @@ class Gallery:
         return LevelStatistics(
             descriptor_mean=data[f"l{level}_descriptor_mean"],
             descriptor_std=data[f"l{level}_descriptor_std"],
+            descriptor_basis=data.get(f"l{level}_descriptor_basis"),
             feature_mean=data[f"l{level}_feature_mean"],
             feature_covariance=data[f"l{level}_feature_covariance"],
             cells=int(data[f"l{level}_cells"]),
@@ -316,7 +317,7 @@ class Gallery:
     def _load_tiles(self, where: str) -> Tiles:
         with tables.storage_errors(self.path, writing=False):
             found = tables.scan(self.tiles_table(), list(TILE_COLUMNS), where=where)
-        tiles, order = tiles_of(found, sum(self.info.encoder.parts))
+        tiles, order = tiles_of(found)
         return tiles if np.array_equal(order, np.arange(len(order))) else tiles.select(order)
 
     def _grid(self, area: int, level: int) -> Grid:

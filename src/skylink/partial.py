@@ -22,12 +22,16 @@ from numpy.typing import NDArray
 from skylink import tables
 from skylink.chunkencoder import EncodedChunk
 from skylink.files import write_atomic
+from skylink.gallery_data import MAX_DIMENSIONS, LevelStatistics, principal_basis
 from skylink.index import EXACT_TILES, create_ann_index
 from skylink.moments import Moments
 
 FLUSH_CHUNKS = 16
 FLUSH_SECONDS = 20.0
 READ_ROWS = 2048
+BASIS_ROWS = 1500
+"""Tiles from which principal directions are computed."""
+
 
 Key = tuple[int, int, int, int]
 """(area, level, chunk row, chunk col)."""
@@ -130,19 +134,26 @@ class PartialBuild:
         """Statistics over all chunks, and the final tiles table with standardised descriptors."""
         with tables.storage_errors(self.folder, writing=True):
             statistics: dict[str, NDArray[Any]] = {}
-            scales: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+            found: list[LevelStatistics] = []
             for level in range(levels):
                 mean, std = self._descriptor_scale(level)
-                scales.append((mean, std))
                 cells = self._feature_moments(level, channels)
+                found.append(
+                    LevelStatistics(
+                        descriptor_mean=mean,
+                        descriptor_std=std,
+                        descriptor_basis=self._basis(level, mean, std, parts),
+                        feature_mean=cells.mean,
+                        feature_covariance=cells.covariance,
+                        cells=cells.count,
+                    )
+                )
                 statistics |= {
-                    f"l{level}_descriptor_mean": mean,
-                    f"l{level}_descriptor_std": std,
-                    f"l{level}_feature_mean": cells.mean,
-                    f"l{level}_feature_covariance": cells.covariance,
-                    f"l{level}_cells": np.array(cells.count),
+                    f"l{level}_{name}": np.asarray(value)
+                    for name, value in vars(found[-1]).items()
+                    if value is not None
                 }
-            self._write_tiles(scales, parts)
+            self._write_tiles(found, parts)
             tables.tidy(self._features)
         buffer = io.BytesIO()
         np.savez(buffer, **statistics)  # type: ignore[arg-type]
@@ -160,6 +171,26 @@ class PartialBuild:
         std = np.sqrt(moments.covariance)
         std[std < 1e-7 * np.maximum(1, np.abs(moments.mean))] = 1
         return moments.mean.astype(np.float32), std.astype(np.float32)
+
+    def _basis(
+        self,
+        level: int,
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        parts: tuple[int, ...],
+    ) -> NDArray[np.float32] | None:
+        """Principal directions of a level's tiles, from at most BASIS_ROWS spread evenly."""
+        from skylink.encoder import standardise
+
+        if self._dimensions <= MAX_DIMENSIONS:
+            return None
+        ids = tables.row_ids(self._raw, ["level"])
+        mine = ids["_rowid"].to_numpy()[ids["level"].to_numpy() == level]
+        rows = np.sort(mine)[:: max(1, -(-len(mine) // BASIS_ROWS))]
+        taken = tables.take(self._raw, rows.tolist(), ["descriptor"])
+        batches = [_descriptors(batch, self._dimensions) for batch in taken.to_batches()]
+        raw = np.concatenate([np.empty((0, self._dimensions), np.float32), *batches])
+        return principal_basis(standardise(raw, mean, std, parts))
 
     def _feature_moments(self, level: int, channels: int) -> Moments:
         moments = Moments(channels, full=True)
@@ -183,24 +214,20 @@ class PartialBuild:
                 moments.add(cells[np.unpackbits(bits, count=len(cells)).astype(bool)])
         return moments
 
-    def _write_tiles(
-        self, scales: list[tuple[NDArray[np.float32], NDArray[np.float32]]], parts: tuple[int, ...]
-    ) -> None:
-        from skylink.encoder import standardise
-
-        schema = tables.tiles_schema(self._dimensions, raw=False)
+    def _write_tiles(self, statistics: list[LevelStatistics], parts: tuple[int, ...]) -> None:
+        dimensions = min(self._dimensions, MAX_DIMENSIONS)
+        schema = tables.tiles_schema(dimensions, raw=False)
         names = [name for name in schema.names if name != "descriptor"]
 
         def batches() -> Iterator[Any]:
             query = self._raw.search().select(schema.names)
             for batch in query.to_batches(READ_ROWS):
                 raw = _descriptors(batch, self._dimensions)
-                final = np.zeros(raw.shape, dtype=np.float16)
+                final = np.zeros((len(raw), dimensions), dtype=np.float16)
                 level = batch["level"].to_numpy()
                 for index in np.unique(level):
-                    mean, std = scales[index]
                     rows = level == index
-                    final[rows] = standardise(raw[rows], mean, std, parts)
+                    final[rows] = statistics[index].stored(raw[rows], parts)
                 columns = [batch[name] for name in names]
                 columns.append(_fixed(final, pa.float16()))
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)

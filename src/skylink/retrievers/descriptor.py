@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skylink.camera import ViewRenderer
-from skylink.encoder import Encoder, standardise
+from skylink.encoder import Encoder
 from skylink.geo import distance_m
 from skylink.hypotheses import SearchSpace, choose_level, hypotheses
 from skylink.index import EXACT_TILES, ExactIndex, LanceIndex, top_k
@@ -50,12 +50,8 @@ class DescriptorRetriever:
         gsd = gallery.levels[level].gsd_m
         views = [renderer.render(p, gsd_m=gsd, size_px=encoder.input_px) for p in tried.poses]
         statistics = gallery.statistics(level)
-        vectors = standardise(
-            encoder.encode(np.stack([v.image for v in views]), np.stack([v.mask for v in views])),
-            statistics.descriptor_mean,
-            statistics.descriptor_std,
-            encoder.parts,
-        )
+        images, masks = np.stack([v.image for v in views]), np.stack([v.mask for v in views])
+        vectors = statistics.stored(encoder.encode(images, masks), encoder.parts)
         offsets = np.array([pose.offset_m for pose in tried.poses])
         reach = float(np.hypot(*offsets.T).max())
         if self._approximate and prior is None:

@@ -1,0 +1,117 @@
+"""Real flights on a real map: the figures of the README, with intervals and by flight.
+
+    python benchmarks/ariel.py [--every N] [--json FILE]
+
+Needs the real imagery in ../shared/data (not part of the repository); says so and stops without it.
+Views and tiles of 162 m, a tile every 32.4 m; 362 usable frames of two flights; tolerance 50 m.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import SHARED, machine, table, write_json
+from skylink import Gallery, Localizer
+from skylink.evaluate import Results, evaluate
+from skylink.hypotheses import SearchSpace
+from skylink.queries import read_queries
+
+ROWS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("dense, all telemetry", {}, {}),
+    ("dense, heading unknown", {}, {"without": "heading"}),
+    ("dense, altitude off by up to 30 %", {"space": SearchSpace(altitude_error=0.3)}, {"perturb": True}),
+    ("dense, altitude unknown", {}, {"without": "altitude"}),
+    ("dense, no telemetry", {}, {"without": "all"}),
+    ("descriptor", {"retriever": "descriptor", "top_k": 20}, {}),
+    ("descriptor + matching, K = 20", {"retriever": "descriptor", "reranker": "matching", "top_k": 20}, {}),
+    ("descriptor + dense, K = 20", {"retriever": "descriptor", "reranker": "dense", "top_k": 20}, {}),
+    ("descriptor, no telemetry", {"retriever": "descriptor", "top_k": 20}, {"without": "all"}),
+]  # fmt: skip
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def line(name: str, result: Results) -> list[str]:
+    """One row of the table: the final ranking, and the camera's own position."""
+    final = result.reranked or result.retrieved
+    low, high = final.recall_1_interval or (float("nan"),) * 2
+    flights = [
+        number((group.reranked or group.retrieved).recall_1) for group in result.groups.values()
+    ]
+    camera = result.camera
+    return [
+        name,
+        f"{final.recall_1:.1f} [{low:.0f}, {high:.0f}]",
+        " / ".join(flights),
+        number(final.within_25_m),
+        number(final.median_error_m),
+        number(final.recall_20 if result.top_k >= 20 else final.recall_10),
+        number(camera.within_50_m if camera else None),
+        number(camera.within_25_m if camera else None),
+        number(camera.median_error_m if camera else None),
+        f"{result.ms_per_query['total_median']:.0f}",
+    ]
+
+
+HEADER = (
+    "", "R@1 (50 m) [95 %]", "flights 0017 / 0019", "within 25 m", "median m",
+    "R@10 (R@20 for K = 20)", "camera within 50 m", "within 25 m", "median m", "ms a photo",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="take every Nth frame")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if not (SHARED / "ariel").is_dir():
+        print("skipped: needs the real imagery in ../shared/data, which is not here")
+        return
+    print(machine(), flush=True)
+    rows = [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][:: options.every]
+    figures: dict[str, float] = {}
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        gallery = Gallery.build(
+            [SHARED / "ariel/map.tif"], Path(folder) / "gallery", tile_m=(162.0,), stride_m=32.4
+        )
+        rate = gallery.tile_count / (time.perf_counter() - start)
+        print(
+            f"built {gallery.tile_count} tiles, {rate:.0f} tiles/s; {len(rows)} photos", flush=True
+        )
+        figures["build tiles/s"] = rate
+        for name, localizer, evaluation in ROWS:
+            if options.only not in name:
+                continue
+            located = Localizer(gallery, **localizer)
+            located.locate(rows[0].load())  # the map's spectra are made once
+            result = evaluate(located, rows, group_by="flight", **evaluation).results
+            lines.append(line(name, result))
+            print(" | ".join(lines[-1]), flush=True)
+            final = result.reranked or result.retrieved
+            figures[f"{name}: R@1"] = final.recall_1
+            figures[f"{name}: within 25 m"] = final.within_25_m
+            figures[f"{name}: median m"] = final.median_error_m or float("nan")
+            figures[f"{name}: median ms"] = result.ms_per_query["total_median"]
+            if result.camera:
+                figures[f"{name}: camera within 50 m"] = result.camera.within_50_m
+            if result.honesty:
+                figures[f"{name}: within its radius %"] = result.honesty.within_radius
+                figures[f"{name}: ECE"] = result.honesty.expected_calibration_error
+    print("\n" + table(HEADER, lines))
+    for key, value in figures.items():
+        if key.endswith(("radius %", "ECE")):
+            print(f"{key}: {value:.3g}")
+    write_json(options.json, "ariel", figures)
+
+
+if __name__ == "__main__":
+    main()
