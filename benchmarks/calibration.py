@@ -1,6 +1,6 @@
 """Fit and check the confidence: photos on their own map, and on another place's.
 
-    python benchmarks/calibration.py [--towns 3] [--photos 30] [--json FILE]
+    python benchmarks/calibration.py [--towns 2] [--photos 24] [--json FILE]
 
 For each scorer a logistic model of "within 50 m" from the best candidate's score and its lead is
 fitted on generated towns: photos against their own town and against the next one, with all
@@ -75,8 +75,8 @@ def fit(data: Samples) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--towns", type=int, default=3)
-    parser.add_argument("--photos", type=int, default=30)
+    parser.add_argument("--towns", type=int, default=2)
+    parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: dict[str, float] = {}
@@ -91,7 +91,7 @@ def main() -> None:
             print(f"town {seed}: {gallery.tile_count} tiles, {options.photos} photos", flush=True)
         real = None
         if (SHARED / "ariel").is_dir():
-            rows = [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][::6]
+            rows = [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][::12]
             real = Gallery.build([SHARED / "ariel/map.tif"], Path(folder) / "ariel"), rows
         for name, how in SCORERS.items():
             own = [samples(g, rows, how, True) for g, rows in places]
@@ -103,7 +103,8 @@ def main() -> None:
             bias, score, lead = fit(towns)
             known = CALIBRATIONS[name.split("+")[-1]]
             print(
-                f"\n{name}: fitted bias={bias:.2f}, score={score:.3g}, lead={lead:.3g}; in use {known}"
+                f"\n{name}: fitted bias={bias:.2f}, score={score:.3g}, lead={lead:.3g}; "
+                f"in use {known}"
             )
             checks = {
                 "towns, own map": np.concatenate(own),

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from common import machine, table, write_json
 from skylink.index import ExactIndex, LanceIndex, create_ann_index, top_k
 
-EMBEDDED, SMALL = 1712, 256
-"""Dimensions: the embedded encoder's descriptor, and a usual retriever's."""
+STORED, SMALL = 512, 256
+"""Dimensions: a long descriptor as a gallery stores it, and a usual retriever's."""
 
 
 def clustered(
@@ -53,7 +53,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     figures: dict[str, float] = {}
     lines = []
-    for dimensions in (SMALL, EMBEDDED):
+    for dimensions in (SMALL, STORED):
         centres = generator.standard_normal((2000, dimensions), dtype=np.float32)
         vectors = clustered(centres, 100_000, generator)
         index = ExactIndex(vectors)

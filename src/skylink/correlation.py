@@ -76,6 +76,8 @@ class SpectralMap:
     """
 
     def __init__(self, features: NDArray[np.floating], kernel: int) -> None:
+        if not 1 <= kernel <= BLOCK:
+            raise ValueError(f"kernels of {kernel} cells don't fit into blocks of {BLOCK}")
         self.kernel = kernel
         self.step = BLOCK - kernel + 1
         pad = kernel // 2

@@ -322,7 +322,9 @@ class OnnxEncoder:
         if not self.channels:
             raise ModelError(f"{self.name} has no feature map", hint="use --retriever descriptor")
         _check_images(images, None, self.stride_px)
-        return np.ascontiguousarray(_in_batches(self._run, images, self._most)[0].transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(
+            _in_batches(self._run, images, self._most)[0].transpose(0, 2, 3, 1)
+        )
 
 
 @lru_cache(maxsize=4)

@@ -75,14 +75,13 @@ def place(candidates: Sequence[Candidate], *, scorer: str, cell_m: float, tile_m
     best = candidates[0]
     calibration = CALIBRATIONS.get(scorer, CALIBRATIONS["descriptor"])
     scores = np.array([c.score for c in candidates], dtype=np.float64)
-    away = _away_m(candidates)
     lead = lead_of(candidates)
     logit = calibration.bias + calibration.score * float(scores[0]) + calibration.lead * lead
     confidence = 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
     near = tile_m / 5 if best.id.startswith("a") else cell_m / 2
     forward = best.pose.forward_m if best.pose else 0.0
     local = math.sqrt(near**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)
-    radius = max(local, _half_mass_m(scores, away, calibration.temperature))
+    radius = max(local, _half_mass_m(scores, _away_m(candidates), calibration.temperature))
     return Placed(lon=best.lon, lat=best.lat, radius_m=radius, confidence=confidence)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from skylink import metrics
-from skylink.errors import OptionError, QueriesError, RerankError, SkyLinkError
+from skylink.errors import OptionError, PhotoError, QueriesError, TelemetryError
 from skylink.geo import distance_m
 from skylink.queries import QueryRow
 from skylink.types import Candidate, Estimate, Prior, Query, Retrieval, Telemetry
@@ -179,6 +179,7 @@ def evaluate(
     Raises:
         QueriesError: no usable row, or the column to group by is not there.
         OptionError: an option's value.
+        GalleryError, ModelError: the whole run is impossible.
         RerankError: with a strict localizer.
     """
     if not (math.isfinite(tolerance_m) and tolerance_m > 0):
@@ -205,9 +206,7 @@ def evaluate(
                 telemetry = _perturbed(telemetry, localizer, generator)
             query = replace(query, telemetry=telemetry)
             estimate, retrieval = localizer.locate_detailed(query, prior=prior)
-        except RerankError:
-            raise
-        except SkyLinkError as error:
+        except (PhotoError, TelemetryError, OptionError) as error:  # of this photo alone
             nothing = np.full(localizer.top_k, np.inf)
             outcomes.append(Outcome(row=row, base_m=nothing, final_m=nothing, error=error.message))
             continue

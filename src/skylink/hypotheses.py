@@ -116,7 +116,7 @@ def hypotheses(
         headings = [360.0 * i / HEADINGS for i in range(HEADINGS)]
         words.append(f"{HEADINGS} headings")
     elif space.heading_error_deg:
-        offsets = _spread(min(space.heading_error_deg, 180.0 * (1 - 1 / HEADINGS)), 12.0)
+        offsets = _spread(min(space.heading_error_deg, 180.0 * 30 / 31), 12.0)  # 31 at the most
         heading_step = abs(offsets[1]) / 2
         headings = [known_heading + offset for offset in offsets]
         words.append(f"{len(headings)} headings within {space.heading_error_deg:g} degrees")
@@ -129,9 +129,9 @@ def hypotheses(
         tilt_step = 15.0
         words.append(f"{len(tilts)} tilts")
     elif space.tilt_error_deg:
-        tilts = [min(80.0, max(0.0, known_tilt + o)) for o in _spread(space.tilt_error_deg, 10.0)]
-        tilts = list(dict.fromkeys(tilts))
-        tilt_step = space.tilt_error_deg / 2
+        offsets = _spread(space.tilt_error_deg, 10.0)
+        tilt_step = abs(offsets[1]) / 2
+        tilts = list(dict.fromkeys(min(80.0, max(0.0, known_tilt + o)) for o in offsets))
         words.append(f"{len(tilts)} tilts within {space.tilt_error_deg:g} degrees")
     else:
         tilts = [known_tilt]

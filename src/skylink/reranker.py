@@ -87,17 +87,27 @@ def checked_scores(
     """`reranker.score`, held to its contract.
 
     Raises:
-        RerankError: wrong shape, wrong type or a score that is not finite.
+        RerankError: wrong shape, wrong type, a score that is not finite, or any exception of the
+            re-ranker's own (a plug-in, a server or a GPU may fail in ways that we don't know).
     """
-    scores = np.asarray(reranker.score(query, candidates))
-    if scores.shape != (len(candidates),) or not np.issubdtype(scores.dtype, np.number):
+    try:
+        scores = np.asarray(reranker.score(query, candidates))
+    except SkyLinkError:
+        raise
+    except Exception as error:
+        raise RerankError(
+            f"re-ranker {reranker.name} failed: {type(error).__name__}: {error}"
+        ) from error
+    if scores.shape != (len(candidates),) or scores.dtype.kind not in "iuf":
         raise RerankError(
             f"re-ranker {reranker.name} returned {scores.dtype} {scores.shape} "
             f"for {len(candidates)} candidates"
         )
+    with np.errstate(over="ignore"):
+        scores = scores.astype(np.float32)
     if not np.isfinite(scores).all():
         raise RerankError(f"re-ranker {reranker.name} returned scores that are not finite")
-    return scores.astype(np.float32)
+    return scores
 
 
 def rerank(

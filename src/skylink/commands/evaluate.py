@@ -48,6 +48,8 @@ def evaluate(
     retriever: options.Retriever = "auto",
     reranker: options.Reranker = "none",
     top_k: options.TopK = 20,
+    base_weight: options.BaseWeight = 0.0,
+    gate: options.GateMargin = None,
     prior: options.PriorText = None,
     tolerance_m: Annotated[
         float, typer.Option("--tolerance-m", metavar="METRES", help="This near is right.")
@@ -111,6 +113,7 @@ def evaluate(
     from skylink.hypotheses import SearchSpace
     from skylink.localizer import Localizer
     from skylink.queries import check_against_map, missing_files, near_misses, require_files
+    from skylink.reranker import Fusion
 
     area = options.parse_prior(prior)
     rows = select_rows(queries, photos, every=every, limit=limit)
@@ -127,7 +130,14 @@ def evaluate(
     if outside:
         terminal.warn(f"{outside} of {len(rows)} true places are outside the map")
     space = SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error)
-    localizer = Localizer(opened, retriever=retriever, reranker=reranker, top_k=top_k, space=space)
+    localizer = Localizer(
+        opened,
+        retriever=retriever,
+        reranker=reranker,
+        top_k=top_k,
+        space=space,
+        fusion=Fusion(base_weight=base_weight, gate_margin=gate),
+    )
     terminal.say(
         f"Evaluating {len(rows)} photos of {queries} on {gallery} "
         f"({opened.area_km2:.2f} km2, {opened.tile_count:,} tiles)"

@@ -38,6 +38,8 @@ def locate(
     retriever: options.Retriever = "auto",
     reranker: options.Reranker = "none",
     top_k: options.TopK = 10,
+    base_weight: options.BaseWeight = 0.0,
+    gate: options.GateMargin = None,
     prior: options.PriorText = None,
     gps_prior: Annotated[
         float | None,
@@ -122,6 +124,7 @@ def locate(
     from skylink.gallery import Gallery
     from skylink.hypotheses import SearchSpace
     from skylink.localizer import Localizer
+    from skylink.reranker import Fusion
     from skylink.types import Telemetry
 
     area = options.parse_prior(prior)
@@ -145,6 +148,7 @@ def locate(
         retriever=retriever,
         reranker=reranker,
         top_k=top_k,
+        fusion=Fusion(base_weight=base_weight, gate_margin=gate),
         space=SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error),
         strict=strict,
     )

@@ -67,6 +67,26 @@ AltitudeError = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
+BaseWeight = Annotated[
+    float,
+    typer.Option(
+        "--base-weight",
+        metavar="0..1",
+        help="Share of the retriever's own score in the re-ranked one.",
+        rich_help_panel=SEARCH,
+    ),
+]
+GateMargin = Annotated[
+    float | None,
+    typer.Option(
+        "--gate",
+        metavar="LEAD",
+        help="Re-rank only where the retriever's lead, in standard deviations of its scores, is "
+        "below this. [default: always]",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
 EvidenceFolder = Annotated[
     Path | None,
     typer.Option(

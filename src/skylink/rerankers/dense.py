@@ -6,6 +6,7 @@ a millisecond a candidate, it is what any learnt re-ranker has to beat.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,11 @@ class DenseReranker:
         if raster is None:
             raise RerankError(f"candidate {candidate.id} has no features")
         unit = normaliser.unit(raster.values, raster.valid)
-        missing = [max(0, kernel.shape[0] - n) for n in unit.shape[:2]]
-        if any(missing):  # at the map's edge
-            unit = np.pad(unit, ((0, missing[0]), (0, missing[1]), (0, 0)))
+        west, south, east, north = raster.bounds
+        missing = (  # cells beyond the map's edge: nothing matches there
+            (y + reach - north, south - (y - reach)), (west - (x - reach), x + reach - east)
+        )  # fmt: skip
+        pads = [[max(0, math.ceil(m / level.cell_m)) for m in axis] for axis in missing]
+        if any(map(any, pads)):
+            unit = np.pad(unit, [*pads, [0, 0]])
         return float(correlate_window(unit, kernel).max())

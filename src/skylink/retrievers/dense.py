@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from skylink.gallery import Gallery
     from skylink.tiling import Bounds
 
-UNSURE, FITS_BETTER = 0.15, 0.04
+UNSURE, FITS_BETTER = 0.13, 0.03
 """Below this score the given heading is doubted; another one is taken if it fits better by that.
-Right places scored 0.17-0.34 (5-95 %) on real flights, wrong ones 0.09-0.17."""
+Right places scored 0.11-0.34 (5-95 %) on real flights, wrong ones below 0.1."""
 
 SURE = 0.05
 """Places this much below the best one are not refined."""
@@ -107,12 +107,12 @@ class DenseRetriever:
         tiles_m = [level.tile_m for level in self._gallery.levels]
         level = choose_level(query.telemetry, tiles_m)
         tried = hypotheses(query.telemetry, self._space, tile_m=tiles_m[level])
-        found = self._attempt(query, level, tried, prior)
+        found = self._attempt(query, k, level, tried, prior)
         known = query.telemetry.heading_deg
         if known is not None and self._space.heading_error_deg is None and found.best < UNSURE:
             unknown = query.telemetry.without("heading_deg")
             every = hypotheses(unknown, self._space, tile_m=tiles_m[level])
-            other = self._attempt(query, level, every, prior)
+            other = self._attempt(query, k, level, every, prior)
             if other.best > found.best + FITS_BETTER:
                 words = f"{other.words}, since the given heading of {known:.0f} degrees did not fit"
                 tried, found = every, replace(other, words=words)
@@ -124,7 +124,9 @@ class DenseRetriever:
             aligned=tried.aligned,
         )
 
-    def _attempt(self, query: Query, level: int, tried: Hypotheses, prior: Prior | None) -> _Found:
+    def _attempt(
+        self, query: Query, k: int, level: int, tried: Hypotheses, prior: Prior | None
+    ) -> _Found:
         """Search the map under these hypotheses and refine the best places."""
         separation = SEPARATION * self._gallery.levels[level].tile_m
         renderer = ViewRenderer(query.image)
@@ -140,7 +142,7 @@ class DenseRetriever:
             best, argbest = self._search(dense_map, area, kernels, tried, prior)
             peaks += find_peaks(
                 dense_map, area, best, argbest, kernels.values, tried.poses,
-                separation_m=separation,
+                separation_m=separation, k=k,
             )  # fmt: skip
             if surface is None or best.max() > surface.score.max():
                 surface = Surface(

@@ -14,10 +14,13 @@ from skylink.densemap import DenseMap, subcell
 from skylink.types import CameraPose
 
 PEAKS = 48
-"""Places of the whole-map pass that are scored again in all channels."""
+"""Places of the whole-map pass that are scored again in all channels, at least."""
 
 EXACT_PEAKS = 20
 """The same where the whole-map pass had all channels already: only the sub-cell place is open."""
+
+PEAKS_A_CANDIDATE = 2
+"""Of the places, this many for each candidate asked for: some lie too near a better one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def find_peaks(
     poses: Sequence[CameraPose],
     *,
     separation_m: float,
+    k: int,
 ) -> list[Peak]:
     """The highest local maxima of a surface, scored in all channels and placed within the cell.
 
@@ -73,11 +77,12 @@ def find_peaks(
         best, argbest: (rows, columns) the best score over hypotheses, and whose it is.
         kernels, poses: of the hypotheses.
         separation_m: maxima are sought within half of this.
+        k: how many candidates are asked for.
     """
     radius = max(1, round(separation_m / 2 / dense_map.cell_m))
     highest = cv2.dilate(best, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     rows, columns = np.nonzero((best >= highest) & np.isfinite(best))
-    count = EXACT_PEAKS if dense_map.all_channels else PEAKS
+    count = max(EXACT_PEAKS if dense_map.all_channels else PEAKS, PEAKS_A_CANDIDATE * k)
     order = np.argsort(-best[rows, columns], kind="stable")[:count]
     return [
         local_peak(dense_map, area, kernels[index], poses[index], int(row), int(column))
