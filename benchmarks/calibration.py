@@ -77,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--towns", type=int, default=2)
     parser.add_argument("--photos", type=int, default=24)
+    parser.add_argument("--only", default="", help="scorers whose name ends so")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: dict[str, float] = {}
@@ -94,6 +95,8 @@ def main() -> None:
             rows = [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][::12]
             real = Gallery.build([SHARED / "ariel/map.tif"], Path(folder) / "ariel"), rows
         for name, how in SCORERS.items():
+            if not name.endswith(options.only):
+                continue
             own = [samples(g, rows, how, True) for g, rows in places]
             other = [
                 samples(places[(i + 1) % len(places)][0], rows, how, False)
@@ -101,7 +104,8 @@ def main() -> None:
             ]
             towns = np.concatenate(own + other)
             bias, score, lead = fit(towns)
-            known = CALIBRATIONS[name.split("+")[-1]]
+            base, _, reranker = name.partition("+")
+            known = CALIBRATIONS[f"re-ranked by {reranker}" if reranker else base]
             print(
                 f"\n{name}: fitted bias={bias:.2f}, score={score:.3g}, lead={lead:.3g}; "
                 f"in use {known}"

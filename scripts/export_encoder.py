@@ -3,7 +3,7 @@
     pip install -e '.[export]' && python scripts/export_encoder.py
 
 `efficientnet_lite0_trunk.onnx`  (N, H, W, 3) uint8 RGB -> (N, 112, H/16, W/16) float32, block 10
-`efficientnet_lite0_top.onnx`    the trunk's output -> block 15 (N, 320, ...) and head (N, 1280, ...)
+`efficientnet_lite0_top.onnx`    the trunk's output -> block 15 (N, 320, ..) and head (N, 1280, ..)
 
 The trunk carries the preprocessing. Two files, because dense search needs only the first, which is
 a third of the work. Batch norms are folded into the convolutions. The weights are those of the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -58,7 +59,8 @@ def scene(
 ) -> Scene:  # fmt: skip
     """Write a scene's map."""
     folder.mkdir(parents=True, exist_ok=True)
-    image = texture(size, size, seed)
+    small = texture(size // 3, size // 3, seed)  # colours change over 36 m, cells are 16 m
+    image = np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
     transform = pixel_transform(crs, lon=lon, lat=lat, size=size, gsd_m=1.0)
     path = write_tif(folder / f"map{seed}.tif", image, crs=crs, transform=transform)
     return Scene(path=path, image=image, frame=LocalFrame(lon, lat))
@@ -69,7 +71,9 @@ def scene_encoder() -> FakeEncoder:
     return FakeEncoder(input_px=96)
 
 
-def scene_gallery(scenes: list[Scene], out: Path, *, tile_m: tuple[float, ...] = (96.0,)) -> Gallery:
+def scene_gallery(
+    scenes: list[Scene], out: Path, *, tile_m: tuple[float, ...] = (96.0,)
+) -> Gallery:
     """All scenes in one gallery."""
     maps = [s.path for s in scenes]
     return Gallery.build(maps, out, tile_m=tile_m, stride_m=24.0, encoder=scene_encoder())
@@ -93,9 +97,12 @@ def descriptor(gallery: Gallery, encoder: Encoder) -> DescriptorRetriever:
 
 def error_m(candidate: Candidate, truth: tuple[float, float]) -> float:
     """Metres from a candidate to (lon, lat)."""
-    return float(
-        distance_m(lon1=candidate.lon, lat1=candidate.lat, lon2=truth[0], lat2=truth[1])
-    )
+    return float(distance_m(lon1=candidate.lon, lat1=candidate.lat, lon2=truth[0], lat2=truth[1]))
+
+
+@lru_cache
+def _frame(lon: float, lat: float) -> LocalFrame:
+    return LocalFrame(lon, lat)  # its transformer takes milliseconds to make
 
 
 def candidate(
@@ -103,7 +110,7 @@ def candidate(
     lon: float = 35.2, lat: float = 32.1, pose: CameraPose | None = None,
 ) -> Candidate:  # fmt: skip
     """A candidate some metres from a point."""
-    lon, lat = LocalFrame(lon, lat).point(x_m=east_m, y_m=north_m)
+    lon, lat = _frame(lon, lat).point(x_m=east_m, y_m=north_m)
     return Candidate(
         lon=lon, lat=lat, score=score, id=name, area=0, level=0, x_m=east_m, y_m=north_m, pose=pose
     )

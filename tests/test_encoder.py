@@ -104,8 +104,10 @@ def test_company_does_not_change_a_descriptor(embedded: Encoder) -> None:
     images = pictures(20)
     masks = np.ones(images.shape[:3], bool)
     masks[::2, :, 150:] = False
-    alone = np.concatenate([embedded.encode(images[i : i + 1], masks[i : i + 1]) for i in (0, 1, 2)])
-    assert 9 > 2 * BATCH  # else nothing here is batched
+    alone = np.concatenate(
+        [embedded.encode(images[i : i + 1], masks[i : i + 1]) for i in (0, 1, 2)]
+    )
+    assert 2 * BATCH < 9  # else nothing here is batched
     for count in (3, 9, 20):
         together = embedded.encode(images[:count], masks[:count])
         assert np.abs(together[:3] - alone).max() < 1e-5
@@ -332,17 +334,18 @@ def test_wrong_inputs(save: Save) -> None:
 
 
 def test_wrong_outputs(save: Save) -> None:
+    path = save([("ReduceMean", ["x"], ["y"], {"axes": [1], "keepdims": 0})], rank=3, input_px="64")
     with pytest.raises(ModelError, match="returned shape"):
-        OnnxEncoder(save([("ReduceMean", ["x"], ["y"], {"axes": [1], "keepdims": 0})],
-                         rank=3, input_px="64"))  # fmt: skip
+        OnnxEncoder(path)
+    nan = {"c": np.float32(np.nan).reshape(1)}
+    added = [MEAN_COLOUR[0], ("Flatten", ["p"], ["f"], {}), ("Add", ["f", "c"], ["y"], {})]
+    path = save(added, constants=nan, input_px="64")
     with pytest.raises(ModelError, match="finite"):
-        nan = {"c": np.float32(np.nan).reshape(1)}
-        OnnxEncoder(save([*MEAN_COLOUR[:1], ("Flatten", ["p"], ["f"], {}),
-                          ("Add", ["f", "c"], ["y"], {})], constants=nan, input_px="64"))  # fmt: skip
-    with pytest.raises(ModelError, match="cells"):  # 64 px are not a whole number of these
-        OnnxEncoder(save([("AveragePool", ["x"], ["y"],
-                           {"kernel_shape": [15, 15], "strides": [15, 15]})],
-                         rank=4, input_px="64"))  # fmt: skip
+        OnnxEncoder(path)
+    odd = {"kernel_shape": [20, 20], "strides": [20, 20]}
+    path = save([("AveragePool", ["x"], ["y"], odd)], rank=4, input_px="64")
+    with pytest.raises(ModelError, match="3 x 3 cells for 64 px"):
+        OnnxEncoder(path)
 
 
 def test_not_a_number_on_one_picture_only(save: Save) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skylink.encoder import Encoder, load_encoder
 from skylink.errors import OptionError, RerankError
-from skylink.estimate import place
+from skylink.estimate import CALIBRATIONS, place
 from skylink.gallery import Gallery
 from skylink.hypotheses import SearchSpace
 from skylink.photo import load_photo
@@ -119,10 +119,15 @@ class Localizer:
     def _estimate(self, query: Query, retrieval: Retrieval, ranking: Reranking) -> Estimate:
         best = ranking.candidates[0]
         level = self.gallery.levels[best.level]
-        alone = ranking.reranked and self.fusion.base_weight == 0
+        candidates, scorer = ranking.candidates, retrieval.retriever
+        if ranking.reranked and self.reranker is not None:
+            scorer = f"re-ranked by {self.reranker.name}"
+            if self.fusion.base_weight > 0 or scorer not in CALIBRATIONS:
+                # fused scores and a plug-in's have no known scale; the base's have
+                candidates, scorer = _by_base(candidates), retrieval.retriever
         placed = place(
-            ranking.candidates if alone or not ranking.reranked else _by_base(ranking.candidates),
-            scorer=self.reranker.name if alone and self.reranker else retrieval.retriever,
+            candidates,
+            scorer=scorer,
             cell_m=level.cell_m,
             tile_m=level.tile_m,
         )
@@ -171,7 +176,5 @@ class Localizer:
 
 
 def _by_base(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Fused scores are relative to their list; the base's, in the final order, are calibrated."""
-    return [
-        replace(c, score=c.base_score if c.base_score is not None else c.score) for c in candidates
-    ]
+    """The candidates in their order, with the retriever's scores."""
+    return [c if c.base_score is None else replace(c, score=c.base_score) for c in candidates]

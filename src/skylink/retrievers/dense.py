@@ -250,7 +250,8 @@ class DenseRetriever:
                 if grid is not None and prior is not None:  # the prior is about the drone itself
                     east, north = tried.poses[index].offset_m
                     away = np.hypot(grid[0] - east, grid[1] - north)
-                    scores = np.where(away <= prior.radius_m, scores, -np.inf)
+                    radius = max(prior.radius_m, dense_map.cell_m)  # no finer than the cells
+                    scores = np.where(away <= radius, scores, -np.inf)
                 better = scores > best
                 best[better] = scores[better]
                 argbest[better] = index
@@ -304,7 +305,7 @@ class DenseRetriever:
         frame = self._gallery.areas[peak.area].frame
         lon, lat = frame.point(x_m=x - east, y_m=y - north)
         away = distance_m(lon1=lon, lat1=lat, lon2=prior.lon, lat2=prior.lat)
-        return float(away) <= prior.radius_m
+        return float(away) <= max(prior.radius_m, peak.dense_map.cell_m)
 
     def _candidate(self, peak: Peak, rank: int, level: int) -> Candidate:
         x, y = peak.position
