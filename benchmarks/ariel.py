@@ -16,7 +16,8 @@ from typing import Any
 
 from common import SHARED, machine, table, write_json
 from skylink import Gallery, Localizer
-from skylink.evaluate import Results, evaluate
+from skylink.evaluate import evaluate
+from skylink.figures import Results
 from skylink.hypotheses import SearchSpace
 from skylink.queries import read_queries
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from scene_helpers import candidate
 from skylink.errors import GalleryError, OptionError, QueriesError, RerankError
-from skylink.evaluate import WITHOUT, Evaluation, Results, evaluate
+from skylink.evaluate import WITHOUT, Evaluation, evaluate
+from skylink.figures import Results
 from skylink.geo import LocalFrame
 from skylink.hypotheses import SearchSpace
 from skylink.queries import QueryRow

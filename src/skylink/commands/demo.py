@@ -15,7 +15,8 @@ from skylink.commands.evaluate import summary_table, true_places
 from skylink.commands.photo_run import Pictures
 
 if TYPE_CHECKING:
-    from skylink.evaluate import Evaluation, Outcome
+    from skylink.evaluate import Evaluation
+    from skylink.figures import Outcome
 
 SIZE_M = 1000.0
 """Side of the town: enough streets to be lost in, and all done in a minute."""

@@ -14,7 +14,8 @@ from skylink.commands import options, terminal
 from skylink.commands.photo_run import Pictures
 
 if TYPE_CHECKING:
-    from skylink.evaluate import Evaluation, Ranking
+    from skylink.evaluate import Evaluation
+    from skylink.figures import Ranking
     from skylink.gallery import Gallery
     from skylink.queries import QueryRow
 

@@ -1,0 +1,243 @@
+"""From outcomes to figures: the models of results.json and how they are computed.
+
+Keys are stable within RESULTS_SCHEMA; docs/cli.md shows the file. Metric definitions: `metrics.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from skylink import metrics
+from skylink.queries import QueryRow
+from skylink.types import Estimate
+
+if TYPE_CHECKING:
+    from skylink.localizer import Localizer
+
+RESULTS_SCHEMA = 1
+KS = (1, 5, 10, 20)
+BLOCK_FRAMES = 10
+"""Frames that follow each other are resampled together in bootstrap intervals."""
+
+
+class Ranking(BaseModel):
+    """Figures of one ranking; percentages in 0..100, metres; null where not defined.
+
+    `recall@K`: a candidate within the tolerance among the first K; null where fewer than K were
+    asked for. `ap`: average precision, step definition (one positive at rank 2 scores 50), within
+    the list: positives are the tiles within the tolerance, or for poses the hits, at most top_k and
+    at least one.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    recall_1: float = Field(alias="recall@1")
+    recall_5: float | None = Field(alias="recall@5")
+    recall_10: float | None = Field(alias="recall@10")
+    recall_20: float | None = Field(alias="recall@20")
+    recall_1_interval: tuple[float, float] | None = Field(alias="recall@1_interval_95")
+    ap: float
+    median_error_m: float | None
+    within_25_m: float
+    within_50_m: float
+
+
+class Group(BaseModel):
+    """The same figures for one value of the column that was grouped by."""
+
+    queries: int
+    retrieved: Ranking
+    reranked: Ranking | None
+
+
+class Camera(BaseModel):
+    """Error of the camera's own position, over the queries where it is given."""
+
+    queries: int
+    median_error_m: float | None
+    within_25_m: float
+    within_50_m: float
+
+
+class Honesty(BaseModel):
+    """Whether radius and confidence mean what they say, over located queries."""
+
+    within_radius: float
+    expected_calibration_error: float
+    auroc_confidence: float | None
+
+
+class Results(BaseModel):
+    """results.json. Keys are stable within a schema version."""
+
+    schema_version: int = RESULTS_SCHEMA
+    protocol: str
+    queries: int
+    gallery: int
+    tolerance_m: float
+    retriever: str
+    reranker: str
+    top_k: int
+    telemetry: str
+    retrieved: Ranking
+    reranked: Ranking | None
+    reranked_minus_retrieved_interval: tuple[float, float] | None
+    flips: dict[str, int]
+    reranked_queries: int
+    rerank_failed: int
+    failed: int
+    failures: dict[str, str]
+    ms_per_query: dict[str, float]
+    camera: Camera | None
+    honesty: Honesty | None
+    groups: dict[str, Group]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One query's errors, by rank, metres.
+
+    Attributes:
+        row: the query.
+        base_m, final_m: (K,) errors of the ranked candidates before and after re-ranking.
+        positives: tiles of the gallery within the tolerance (0: not counted, candidates are poses).
+        estimate: None where the photo failed.
+        error: why it failed.
+        camera_m: error of the camera's position, where it is given.
+    """
+
+    row: QueryRow
+    base_m: NDArray[np.float64]
+    final_m: NDArray[np.float64]
+    positives: int = 0
+    estimate: Estimate | None = None
+    error: str = ""
+    camera_m: float | None = None
+
+
+def _ranking(
+    errors: NDArray[np.float64], positives: NDArray[np.int64], tolerance_m: float,
+    blocks: NDArray[np.int64],
+) -> Ranking:  # fmt: skip
+    hits = errors <= tolerance_m
+    top = errors[:, 0]
+    counted = np.maximum(np.minimum(positives, hits.shape[1]), np.maximum(hits.sum(1), 1))
+    recall = {f"recall@{k}": metrics.recall_at(hits, k) if k <= hits.shape[1] else None for k in KS}
+    interval = None
+    if len(np.unique(blocks)) > 1:
+        found = hits[:, 0].astype(float)
+        spread = metrics.block_bootstrap(np.zeros_like(found), found, blocks)
+        interval = (100 * spread.low, 100 * spread.high)
+    median = metrics.median_error_m(top)
+    return Ranking.model_validate(
+        {
+            **recall,
+            "recall@1_interval_95": interval,
+            "ap": 100 * float(metrics.average_precision_step(hits, counted).mean()),
+            "median_error_m": median if math.isfinite(median) else None,
+            "within_25_m": metrics.within_m(top, 25.0),
+            "within_50_m": metrics.within_m(top, 50.0),
+        }
+    )
+
+
+def make_results(
+    localizer: Localizer,
+    outcomes: Sequence[Outcome],
+    tolerance_m: float,
+    telemetry: str,
+    group_by: str | None,
+) -> Results:
+    """All figures of a run.
+
+    Args:
+        localizer: what ran.
+        outcomes: of every query, in the order of the CSV (blocks of frames are resampled).
+        tolerance_m: a candidate this near is right.
+        telemetry: what the queries were allowed to know, in words.
+        group_by: the extra column to report apart.
+    """
+    base = np.stack([o.base_m for o in outcomes])
+    final = np.stack([o.final_m for o in outcomes])
+    positives = np.array([o.positives for o in outcomes])
+    names = [o.row.extra.get((group_by or "").lower(), "") for o in outcomes]
+    blocks = metrics.consecutive_blocks(names, BLOCK_FRAMES)
+    reranks = localizer.reranker is not None
+    fixed, broken = metrics.flips(base[:, 0] <= tolerance_m, final[:, 0] <= tolerance_m)
+    located = [o.estimate for o in outcomes if o.estimate is not None]
+    cameras = np.array([o.camera_m for o in outcomes if o.camera_m is not None])
+    difference = None
+    if reranks and len(np.unique(blocks)) > 1:
+        hit = [(e[:, 0] <= tolerance_m).astype(float) for e in (base, final)]
+        spread = metrics.block_bootstrap(hit[0], hit[1], blocks)
+        difference = (100 * spread.low, 100 * spread.high)
+
+    def group(keep: NDArray[np.bool_]) -> Group:
+        chosen = (positives[keep], tolerance_m, blocks[keep])
+        return Group(
+            queries=int(keep.sum()),
+            retrieved=_ranking(base[keep], *chosen),
+            reranked=_ranking(final[keep], *chosen) if reranks else None,
+        )
+
+    whole = group(np.ones(len(outcomes), bool))
+    groups = {n: group(np.array(names) == n) for n in sorted(set(names))} if group_by else {}
+    return Results(
+        protocol="own map: a candidate within the tolerance of the true view point is right",
+        queries=len(outcomes),
+        gallery=localizer.gallery.tile_count,
+        tolerance_m=tolerance_m,
+        retriever=localizer.retriever.name,
+        reranker=localizer.reranker.name if localizer.reranker else "none",
+        top_k=localizer.top_k,
+        telemetry=telemetry,
+        retrieved=whole.retrieved,
+        reranked=whole.reranked,
+        reranked_minus_retrieved_interval=difference,
+        flips={"fixed": fixed, "broken": broken},
+        reranked_queries=sum(e.reranked for e in located),
+        rerank_failed=sum(e.rerank_failed for e in located),
+        failed=len(outcomes) - len(located),
+        failures={o.row.file: o.error for o in outcomes if o.error},
+        ms_per_query={
+            f"{stage}_{name}": float(np.percentile([e.ms[stage] for e in located], q))
+            for stage in ("retrieve", "rerank", "total")
+            for name, q in (("median", 50), ("p95", 95))
+            if located
+        },
+        camera=_camera(cameras) if len(cameras) else None,
+        honesty=_honesty(outcomes),
+        groups=groups,
+    )
+
+
+def _camera(errors: NDArray[np.float64]) -> Camera:
+    return Camera(
+        queries=len(errors),
+        median_error_m=metrics.median_error_m(errors),
+        within_25_m=metrics.within_m(errors, 25.0),
+        within_50_m=metrics.within_m(errors, 50.0),
+    )
+
+
+def _honesty(outcomes: Sequence[Outcome]) -> Honesty | None:
+    pairs = [(o.estimate, o.final_m[0]) for o in outcomes if o.estimate is not None]
+    if not pairs:
+        return None
+    confidence = np.array([e.confidence for e, _ in pairs])
+    correct = np.array([error <= 50.0 for _, error in pairs])
+    auroc = None
+    if correct.any() and not correct.all():
+        auroc = metrics.auroc(confidence[correct], confidence[~correct])
+    return Honesty(
+        within_radius=100 * float(np.mean([error <= e.radius_m for e, error in pairs])),
+        expected_calibration_error=metrics.expected_calibration_error(confidence, correct),
+        auroc_confidence=auroc,
+    )
