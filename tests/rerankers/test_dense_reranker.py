@@ -20,7 +20,7 @@ from scene_helpers import (
 from skylink.errors import RerankError
 from skylink.gallery import Gallery
 from skylink.reranker import Fusion, rerank
-from skylink.rerankers.dense import SHIFT, DenseReranker
+from skylink.rerankers.dense import DenseReranker
 from skylink.types import CameraPose, Candidate, Query
 
 
@@ -64,9 +64,11 @@ def test_the_right_place_wins(reranker: DenseReranker, hills: Scene) -> None:
     assert np.delete(scores, 2).max() < scores[2] - 0.15
 
 
-def test_shifts_within_a_quarter_tile_are_searched(reranker: DenseReranker, hills: Scene) -> None:
+def test_shifts_within_half_a_stride_are_searched(
+    reranker: DenseReranker, gallery: Gallery, hills: Scene
+) -> None:
     query = hills.photo(col=200, row=300)
-    reach = SHIFT * 96
+    reach = gallery.levels[0].stride_m / 2
     at = [place(query, 200 + dx, 300 + dy) for dx, dy in ((0, 0), (reach, -reach), (80, 80))]
     exact, near, far = reranker.score(query, at)
     assert near == pytest.approx(exact, abs=1e-5)
