@@ -1,8 +1,8 @@
 """Re-rank by masked dense correlation: the photo's feature map against each candidate's place.
 
 The score is the highest match score over shifts of up to half a stride: farther ones are another
-tile's (with up to a quarter of a tile, R@1 fell from 74 to 68 on real flights). With no learning and
-some milliseconds a candidate, it is what any learnt re-ranker has to beat.
+tile's (with up to a quarter of a tile, R@1 fell from 74 to 68 on real flights). With no learning
+and some milliseconds a candidate, it is what any learnt re-ranker has to beat.
 """
 
 from __future__ import annotations
