@@ -220,7 +220,7 @@ def test_dji_elements() -> None:
 
 @pytest.mark.parametrize(
     ("pitch", "tilt"),
-    [(-90, 0), (-89.9, 0.1), (-90.1, 0), (-94, 0), (-45, 45), (-6, 84), (-2, None), (20, None)],
+    [(-90, 0), (-89.9, 0.1), (-90.1, 0), (-94, 0), (-45, 45), (-12, 78), (-6, None), (20, None)],
 )
 def test_tilt_of_gimbal_pitch(pitch: float, tilt: float | None) -> None:
     found = telemetry(xmp=dji(GimbalPitchDegree=pitch, GimbalYawDegree=10))
