@@ -131,7 +131,7 @@ def _perturbed(
         changes["heading_deg"] = telemetry.heading_deg + heading * space.heading_error_deg
     if space.altitude_error and telemetry.relative_altitude_m is not None:
         factor = 1 + altitude * space.altitude_error
-        changes["relative_altitude_m"] = telemetry.relative_altitude_m * factor
+        changes["relative_altitude_m"] = max(0.5, telemetry.relative_altitude_m * factor)
     if space.tilt_error_deg and telemetry.camera_tilt_from_nadir_deg is not None:
         moved = telemetry.camera_tilt_from_nadir_deg + tilt * space.tilt_error_deg
         changes["camera_tilt_from_nadir_deg"] = min(80.0, max(0.0, moved))

@@ -27,7 +27,7 @@ class Index(Protocol):
     def search(
         self, queries: Floats, k: int, *, where: str | None = None
     ) -> tuple[NDArray[np.int64], Floats]:
-        """Rows and scores (H, k'), best first, k' <= k.
+        """Rows and scores (H, k'), best first, k' <= k; -inf where a query found fewer than others.
 
         Args:
             queries: (H, D) float32, unit norm.
@@ -102,8 +102,12 @@ class LanceIndex:
             found = search.to_arrow()
             rows.append(np.asarray(found["_rowid"], np.int64))
             scores.append(1 - np.asarray(found["_distance"], np.float32))
-        shortest = min(len(r) for r in rows)
-        return np.stack([r[:shortest] for r in rows]), np.stack([s[:shortest] for s in scores])
+        longest = max(len(r) for r in rows)
+        found_rows = np.zeros((len(rows), longest), np.int64)
+        found_scores = np.full((len(rows), longest), -np.inf, np.float32)
+        for i, (r, s) in enumerate(zip(rows, scores, strict=True)):
+            found_rows[i, : len(r)], found_scores[i, : len(s)] = r, s
+        return found_rows, found_scores
 
 
 def create_ann_index(table: Any, rows: int) -> None:

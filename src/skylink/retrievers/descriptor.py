@@ -118,21 +118,22 @@ class DescriptorRetriever:
     ) -> tuple[Tiles, Floats, NDArray[np.int64]]:
         index = LanceIndex(self._gallery.tiles_table())
         rows, scores = index.search(vectors, k, where=f"level = {level}")
-        tiles = self._gallery.tiles_at(np.unique(rows))
-        return _best_of(tiles, np.searchsorted(np.unique(rows), rows), scores)
+        found = np.unique(rows[np.isfinite(scores)])
+        tiles = self._gallery.tiles_at(found)
+        places = np.searchsorted(found, rows)
+        places[~np.isfinite(scores)] = 0
+        return _best_of(tiles, places, scores)
 
 
 def _best_of(
     tiles: Tiles, rows: NDArray[np.int64], scores: Floats
 ) -> tuple[Tiles, Floats, NDArray[np.int64]]:
     """The tiles found by any hypothesis (H, k), each with its best score and hypothesis."""
-    found = np.unique(rows)
     best = np.full(len(tiles), -np.inf, np.float32)
     which = np.zeros(len(tiles), np.int64)
     for hypothesis, (r, s) in enumerate(zip(rows, scores, strict=True)):
         better = s > best[r]
         best[r[better]] = s[better]
         which[r[better]] = hypothesis
-    keep = np.zeros(len(tiles), bool)
-    keep[found] = True
+    keep = np.isfinite(best)
     return tiles.select(keep), best[keep], which[keep]
