@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import SHARED, machine, table, write_json
+from _common import SHARED, machine, table, write_json
 from skylink import Gallery, Localizer
 from skylink.evaluate import evaluate
 from skylink.figures import Results

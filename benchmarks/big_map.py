@@ -19,7 +19,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from common import machine, table, write_json
+from _common import machine, table, write_json
 from skylink import Gallery, Localizer
 from skylink.geo import distance_m
 from skylink.queries import read_queries

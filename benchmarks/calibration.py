@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common import SHARED, table, write_json
+from _common import SHARED, table, write_json
 from skylink import Gallery, Localizer
 from skylink.errors import SkyLinkError
 from skylink.estimate import CALIBRATIONS, lead_of

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from common import machine, table, write_json
+from _common import machine, table, write_json
 from skylink.index import ExactIndex, LanceIndex, create_ann_index, top_k
 
 STORED, SMALL = 512, 256

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import machine, table, write_json
+from _common import machine, table, write_json
 from skylink import Gallery, Localizer
 from skylink.correlation import SpectralMap, correlate_direct
 from skylink.encoder import load_encoder
