@@ -426,7 +426,10 @@ def test_sparse_100k_raster_builds_in_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not ARIEL.exists(), reason="../shared/data/ariel is not here")
+@pytest.mark.skipif(
+    not ARIEL.exists(),
+    reason="needs the real flights in ../shared/data/ariel, which are not part of the repository",
+)
 def test_real_map(tmp_path: Path) -> None:
     gallery = Gallery.build([ARIEL], tmp_path / "g", encoder=FakeEncoder(input_px=224))
     assert gallery.area_km2 == pytest.approx(2.2, abs=0.1)

@@ -15,7 +15,10 @@ from skylink.exif import MAX_XMP_BYTES, orientation, read_telemetry
 from skylink.types import Telemetry
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "exif"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real camera files in {REAL}")
+needs_real = pytest.mark.skipif(
+    not REAL.is_dir(),
+    reason=f"needs real camera files in {REAL}, which are not part of the repository",
+)
 
 DJI = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description rdf:about="DJI Meta Data" '

@@ -299,7 +299,10 @@ def test_nothing_to_expand(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real camera files in {REAL}")
+@pytest.mark.skipif(
+    not REAL.is_dir(),
+    reason=f"needs real camera files in {REAL}, which are not part of the repository",
+)
 def test_real_photos() -> None:
     photos = expand_photos([REAL])
     assert len(photos) == 3

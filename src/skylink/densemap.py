@@ -29,8 +29,8 @@ FULL_SPECTRA_BYTES = 192_000_000
 """Above this the whole map is searched in COARSE_CHANNELS, and only its peaks in all channels."""
 
 COARSE_CHANNELS = 32
-"""Principal channels of the coarse pass. Alone they lost 5 points of recall on real flights
-(docs/log.md); with the peaks scored again in all channels nothing measurable."""
+"""Principal channels of the coarse pass. Alone they cost a prototype 5 points of recall on
+real flights; with the peaks scored again in all channels nothing is lost (docs/log.md)."""
 
 MIN_VALID_CELLS = 12
 """A view with fewer valid cells matches anything by chance."""

@@ -109,8 +109,8 @@ class LevelStatistics:
 
 
 MAX_DIMENSIONS = 512
-"""Longer descriptors are stored by this many principal components: on real flights the same
-recall (R@1 40.1, R@20 85.1) at a third of the memory and time (docs/log.md). Nothing is whitened:
+"""Longer descriptors are stored by this many principal components: on real flights about
+the same recall at a third of the memory and time (docs/log.md). Nothing is whitened:
 that hurt."""
 
 

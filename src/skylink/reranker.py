@@ -48,8 +48,8 @@ class Fusion:
 
     Attributes:
         base_weight: 0 (the re-ranker alone) .. 1 (the base alone), on scores standardised within
-            the list. 0 by default: on real flights a weak base at equal weight lowered a strong
-            re-ranker by 3 points.
+            the list. 0 by default: in a prototype on real flights a weak base at equal weight
+            lowered a strong re-ranker by 3 points.
         gate_margin: re-rank only when the base's lead, (first - second) / standard deviation of
             the list's scores, is below this; None: always.
     """
