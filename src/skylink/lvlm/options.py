@@ -1,0 +1,80 @@
+"""What a user can choose of a vision-language re-ranker. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from skylink.errors import OptionError
+from skylink.prompt import MODES, Mode, template_of
+from skylink.showing import WAYS, Way
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LvlmOptions:
+    """See each; the defaults suit an untrained model on any machine.
+
+    Attributes:
+        mode: how candidates are scored. None: what an adapter or a preset was trained for, else
+            `pairwise` (an untrained model's pointwise scores are known to do harm).
+        template: prompt template; None: the one trained with, else the mode's own.
+        facts: tell the model what is known (north, ground width, altitude).
+        show: how photo and candidates are shown, see `showing.GalleryShow`.
+        adapter: folder written by training: LoRA weights, value head, or both.
+        revision: of a checkpoint on the hub (branch, tag or commit).
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto` is bfloat16 on a GPU and float32 on a CPU, where bfloat16 is far slower.
+        visual_tokens: budget of an image, in tokens; the picture's size follows from it.
+        orders: listwise: seeded orders of the candidates that are averaged.
+        max_comparisons: pairwise: at most so many comparisons a photo; each is two prompts.
+        seed: of the orders.
+        memory_gb: what scoring may take beside the weights; candidates are scored in groups that
+            fit. None: half of what is free.
+        cache: folder for the visual features of tiles; None: the user's cache folder.
+        cache_gb: its size bound; 0 keeps none.
+        trust_remote_code: run Python code that comes with a checkpoint.
+        plain: the slow reference way, one full forward a prompt; for comparisons.
+    """
+
+    mode: Mode | None = None
+    template: str | None = None
+    facts: bool = True
+    show: Way = "auto"
+    adapter: Path | None = None
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    visual_tokens: int = 256
+    orders: int = 2
+    max_comparisons: int = 60
+    seed: int = 0
+    memory_gb: float | None = None
+    cache: Path | None = None
+    cache_gb: float = 10.0
+    trust_remote_code: bool = False
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in MODES:
+            raise OptionError(f"unknown mode {self.mode!r}", hint=f"known: {', '.join(MODES)}")
+        if self.mode is not None:
+            template_of(self.template, self.mode)
+        if self.show not in WAYS:
+            raise OptionError(f"unknown way to show {self.show!r}", hint=f"known: {WAYS}")
+        if self.dtype not in DTYPES:
+            raise OptionError(f"unknown dtype {self.dtype!r}", hint=f"known: {', '.join(DTYPES)}")
+        for name, low, high in (
+            ("visual_tokens", 4, 16384),
+            ("orders", 1, 100),
+            ("max_comparisons", 1, 10_000),
+            ("cache_gb", 0, 100_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise OptionError(f"{name} = {value!r} is not in {low}..{high}")
+        if self.memory_gb is not None and not 0 < self.memory_gb < 1e6:
+            raise OptionError(f"memory_gb = {self.memory_gb!r} is not a positive number")
