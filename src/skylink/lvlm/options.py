@@ -16,19 +16,20 @@ DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LvlmOptions:
-    """See each; the defaults suit an untrained model on any machine.
+    """What was chosen; None is "not chosen": then what an adapter was trained with is used, or
+    the model's preset, or the default given here.
 
     Attributes:
-        mode: how candidates are scored. None: what an adapter or a preset was trained for, else
-            `pairwise` (an untrained model's pointwise scores are known to do harm).
-        template: prompt template; None: the one trained with, else the mode's own.
-        facts: tell the model what is known (north, ground width, altitude).
-        show: how photo and candidates are shown, see `showing.GalleryShow`.
+        mode: how candidates are scored. By default `pairwise` for an untrained model, whose
+            pointwise scores are known to do harm.
+        template: prompt template; by default the mode's own.
+        facts: tell the model what is known (north, ground width, altitude). Yes by default.
+        show: how photo and candidates are shown, see `showing.GalleryShow`; `auto` by default.
         adapter: folder written by training: LoRA weights, value head, or both.
         revision: of a checkpoint on the hub (branch, tag or commit).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto` is bfloat16 on a GPU and float32 on a CPU, where bfloat16 is far slower.
-        visual_tokens: budget of an image, in tokens; the picture's size follows from it.
+        visual_tokens: budget of a picture, in tokens, 256 by default; its size follows from it.
         orders: listwise: seeded orders of the candidates that are averaged.
         max_comparisons: pairwise: at most so many comparisons a photo; each is two prompts.
         seed: of the orders.
@@ -42,13 +43,13 @@ class LvlmOptions:
 
     mode: Mode | None = None
     template: str | None = None
-    facts: bool = True
-    show: Way = "auto"
+    facts: bool | None = None
+    show: Way | None = None
     adapter: Path | None = None
     revision: str | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
-    visual_tokens: int = 256
+    visual_tokens: int | None = None
     orders: int = 2
     max_comparisons: int = 60
     seed: int = 0
@@ -59,14 +60,14 @@ class LvlmOptions:
     plain: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in MODES:
-            raise OptionError(f"unknown mode {self.mode!r}", hint=f"known: {', '.join(MODES)}")
-        if self.mode is not None:
-            template_of(self.template, self.mode)
-        if self.show not in WAYS:
-            raise OptionError(f"unknown way to show {self.show!r}", hint=f"known: {WAYS}")
+        if self.show is not None and self.show not in WAYS:
+            raise OptionError(
+                f"unknown way to show {self.show!r}", hint=f"known: {', '.join(WAYS)}"
+            )
         if self.dtype not in DTYPES:
             raise OptionError(f"unknown dtype {self.dtype!r}", hint=f"known: {', '.join(DTYPES)}")
+        if self.mode is not None:
+            template_of(self.template, self.mode)
         for name, low, high in (
             ("visual_tokens", 4, 16384),
             ("orders", 1, 100),
@@ -74,7 +75,7 @@ class LvlmOptions:
             ("cache_gb", 0, 100_000),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise OptionError(f"{name} = {value!r} is not in {low}..{high}")
         if self.memory_gb is not None and not 0 < self.memory_gb < 1e6:
             raise OptionError(f"memory_gb = {self.memory_gb!r} is not a positive number")

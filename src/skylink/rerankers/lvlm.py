@@ -1,0 +1,72 @@
+"""Re-rank by a large vision-language model that runs here: the paper's second stage.
+
+This is only the plug: pictures come from `showing.py`, words from `prompt.py`, scores from
+`skylink.lvlm`. Nothing heavy is imported until a re-ranker is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skylink.lvlm.options import LvlmOptions
+from skylink.showing import GalleryShow, Show
+from skylink.types import Candidate, Query
+
+if TYPE_CHECKING:
+    from skylink.gallery import Gallery
+    from skylink.lvlm.scorer import Scorer
+
+
+class LvlmReranker:
+    """See the module.
+
+    Args:
+        scorer: a loaded model and how to ask it (`skylink.lvlm.load.load_scorer`).
+        show: makes the pictures.
+    """
+
+    name = "lvlm"
+
+    def __init__(self, scorer: Scorer, show: Show) -> None:
+        self.scorer, self.show = scorer, show
+
+    @property
+    def max_candidates(self) -> int | None:
+        """The most candidates that it can score together; None: any number."""
+        from skylink.lvlm.scorer import MAX_LISTWISE
+
+        return MAX_LISTWISE if self.scorer.mode == "listwise" else None
+
+    @property
+    def about(self) -> str:
+        """What it is, in words."""
+        backbone, how = self.scorer.backbone, self.scorer
+        trained = "trained head" if how.trained else "untrained head"
+        mode = f"pointwise, {trained}" if how.mode == "pointwise" else how.mode
+        kind = str(backbone.dtype).removeprefix("torch.")
+        slow = ", the plain way" if how.options.plain else ""
+        return f"{backbone.name} ({mode}, {how.template.name}, {kind} on {backbone.device}{slow})"
+
+    def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
+        """See `Reranker.score` and `Scorer.score`."""
+        return self.scorer.score(self.show(query, candidates))
+
+
+def load(checkpoint: str, gallery: Gallery, options: LvlmOptions | None = None) -> LvlmReranker:
+    """The re-ranker of a checkpoint over a gallery's map.
+
+    Raises:
+        ModelError, OptionError: see `load_scorer` and `GalleryShow`.
+    """
+    GalleryShow(gallery)  # says what is wrong before a large model loads
+    from skylink.lvlm.load import load_scorer
+
+    scorer = load_scorer(checkpoint, options)
+    show = GalleryShow(
+        gallery, size_px=scorer.backbone.picture_px, way=scorer.options.show or "auto"
+    )
+    return LvlmReranker(scorer, show)
