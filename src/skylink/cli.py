@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from skylink import __version__
-from skylink.commands import build, demo, evaluate, info, locate, terminal
+from skylink.commands import build, demo, evaluate, info, locate, models, terminal
 from skylink.errors import SkyLinkError
 
 EPILOG = (
@@ -103,6 +103,7 @@ app.command("build", epilog=EPILOG)(build.build)
 app.command("locate", epilog=EPILOG)(locate.locate)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
 app.command("info", epilog=EPILOG)(info.info)
+app.command("models", epilog=EPILOG)(models.models)
 app.command("demo", epilog=EPILOG)(demo.demo)
 
 

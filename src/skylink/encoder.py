@@ -1,8 +1,8 @@
 """Images to descriptors and feature maps. Each encoder carries its own preprocessing.
 
 The embedded encoder is EfficientNet-Lite0 (ImageNet weights), run by ONNX Runtime on the CPU; any
-other ONNX image model comes in by `onnx:PATH`. Adding an encoder is one class with the attributes
-and the two methods of `Encoder`.
+other ONNX image model comes in by `onnx:PATH`, and models of other libraries by `skylink.encoders`.
+Adding an encoder is one class with the attributes and the two methods of `Encoder`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ def _in_batches(
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
-def _check_images(images: Images, side: int | None, multiple: int) -> None:
+def check_images(images: Images, side: int | None, multiple: int) -> None:
+    """Refuse what isn't (N, H, W, 3) uint8, of another side, or not of multiples of pixels."""
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ModelError(f"images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
     if side is not None and images.shape[1:3] != (side, side):
@@ -211,7 +212,7 @@ class EmbeddedEncoder:
 
     def encode(self, images: Images, masks: Masks | None = None) -> Floats:
         """See `Encoder.encode`; D = 1712."""
-        _check_images(images, self.input_px, 32)
+        check_images(images, self.input_px, 32)
         if masks is None:
             masks = np.ones(images.shape[:3], dtype=bool)
         fine, coarse = cell_masks(masks, 16), cell_masks(masks, 32)
@@ -225,7 +226,7 @@ class EmbeddedEncoder:
 
     def feature_map(self, images: Images) -> Floats:
         """See `Encoder.feature_map`; C = 112, stride 16."""
-        _check_images(images, None, 32)
+        check_images(images, None, 32)
         features = _in_batches(self._run_trunk, images)[0]
         return np.ascontiguousarray(features.transpose(0, 2, 3, 1))
 
@@ -309,7 +310,7 @@ class OnnxEncoder:
 
     def encode(self, images: Images, masks: Masks | None = None) -> Floats:
         """See `Encoder.encode`."""
-        _check_images(images, self.input_px, 1)
+        check_images(images, self.input_px, 1)
         if masks is None:
             masks = np.ones(images.shape[:3], dtype=bool)
         out = _in_batches(self._run, fill_invalid(images, masks), self._most)[0]
@@ -321,7 +322,7 @@ class OnnxEncoder:
         """See `Encoder.feature_map`; only where `channels` > 0."""
         if not self.channels:
             raise ModelError(f"{self.name} has no feature map", hint="use --retriever descriptor")
-        _check_images(images, None, self.stride_px)
+        check_images(images, None, self.stride_px)
         return np.ascontiguousarray(
             _in_batches(self._run, images, self._most)[0].transpose(0, 2, 3, 1)
         )
@@ -329,16 +330,13 @@ class OnnxEncoder:
 
 @lru_cache(maxsize=4)
 def load_encoder(spec: str = "embedded") -> Encoder:
-    """The encoder of a name: `embedded` (or its own name), or `onnx:PATH`.
+    """The encoder of a spec: `embedded` (or its own name), or one of `skylink.encoders`.
 
     Raises:
-        ModelError: unknown name, or the model can't be loaded.
+        ModelError: unknown spec, or the model can't be loaded.
     """
     if spec in ("embedded", EmbeddedEncoder.name):
         return EmbeddedEncoder()
-    kind, _, value = spec.partition(":")
-    if kind == "onnx" and value:
-        return OnnxEncoder(value)
-    raise ModelError(
-        f"unknown encoder {spec!r}", hint=f"known are: embedded ({EmbeddedEncoder.name}), onnx:PATH"
-    )
+    from skylink.encoders import make_encoder
+
+    return make_encoder(spec)

@@ -37,6 +37,10 @@ class MapError(SkyLinkError):
     """A map source can't be read or has no usable georeference."""
 
 
+class DatasetError(SkyLinkError):
+    """A benchmark dataset is missing, incomplete or damaged, or its lists contradict its files."""
+
+
 class GalleryError(SkyLinkError):
     """A gallery is missing, incomplete, tampered with, or of another schema or model."""
 

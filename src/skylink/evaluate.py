@@ -59,6 +59,7 @@ def evaluate(
     seed: int = 0,
     prior: Prior | None = None,
     group_by: str | None = None,
+    change: Callable[[QueryRow, Query], tuple[QueryRow, Query]] | None = None,
     on_query: Callable[[int, int, str], None] | None = None,
     on_result: Callable[[QueryRow, Query, Estimate, Retrieval], None] | None = None,
 ) -> Evaluation:
@@ -73,6 +74,8 @@ def evaluate(
             telemetry that is kept.
         prior: where the drone might be, the same for all.
         group_by: an extra column of the CSV to report apart, e.g. `flight`.
+        change: makes each loaded photo harder before telemetry is dropped or perturbed, and moves
+            the row's truth where it moves the view point (`skylink.robustness`).
         on_query: called with (done, total, name) before each photo.
         on_result: called with each located photo, for pictures.
 
@@ -101,6 +104,8 @@ def evaluate(
             on_query(index, len(usable), row.file)
         try:
             query = row.load()
+            if change is not None:
+                row, query = change(row, query)
             telemetry = query.telemetry.without(*WITHOUT.get(without or "", ()))
             if perturb:
                 telemetry = _perturbed(telemetry, localizer, generator)

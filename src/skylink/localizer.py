@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from skylink.encoder import Encoder, load_encoder
 from skylink.errors import OptionError, RerankError
@@ -13,9 +14,12 @@ from skylink.estimate import CALIBRATIONS, place
 from skylink.gallery import Gallery
 from skylink.hypotheses import SearchSpace
 from skylink.photo import load_photo
-from skylink.reranker import Fusion, Reranking, make_reranker, rerank
+from skylink.reranker import Fusion, Reranker, Reranking, make_reranker, rerank
 from skylink.retriever import make_retriever
 from skylink.types import Candidate, Estimate, Prior, Query, Retrieval
+
+if TYPE_CHECKING:
+    from skylink.lvlm.options import LvlmOptions
 
 MAX_TOP_K = 1000
 
@@ -26,12 +30,14 @@ class Localizer:
     Args:
         gallery: an open gallery or its folder.
         retriever: `auto`, `dense` or `descriptor`.
-        reranker: `none`, `dense` or `matching`.
+        reranker: `none`, `dense`, `matching`, `lvlm:CHECKPOINT`, `http(s)://HOST:PORT`, or an
+            object of one's own (see `skylink.reranker.Reranker`).
         top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
         space: how far telemetry may be off.
         fusion: how the base score takes part, and when to leave the base alone.
         strict: a re-ranker that fails on a photo is an error, not `reranked = False`.
         encoder: the one that built the gallery; loaded by its recorded name if None.
+        lvlm: choices for a vision-language re-ranker.
 
     Raises:
         GalleryError, ModelError, OptionError: it can't work on this gallery.
@@ -42,12 +48,13 @@ class Localizer:
         gallery: Gallery | str | Path,
         *,
         retriever: str = "auto",
-        reranker: str = "none",
+        reranker: str | Reranker = "none",
         top_k: int = 10,
         space: SearchSpace | None = None,
         fusion: Fusion | None = None,
         strict: bool = False,
         encoder: Encoder | None = None,
+        lvlm: LvlmOptions | None = None,
     ) -> None:
         if not 1 <= top_k <= MAX_TOP_K:
             raise OptionError(f"top-k {top_k} is not in 1..{MAX_TOP_K}")
@@ -59,7 +66,17 @@ class Localizer:
         self.fusion = fusion or Fusion()
         self.space = space or SearchSpace()
         self.retriever = make_retriever(retriever, self.gallery, encoder, self.space)
-        self.reranker = make_reranker(reranker, self.gallery, encoder)
+        self.reranker = (
+            make_reranker(reranker, self.gallery, encoder, lvlm)
+            if isinstance(reranker, str)
+            else reranker
+        )
+        limit: int | None = getattr(self.reranker, "max_candidates", None)
+        if limit is not None and top_k > limit:
+            raise OptionError(
+                f"top-k {top_k} is more than the {limit} candidates that it can score together",
+                hint=f"--top-k {limit}",
+            )
 
     @property
     def plan(self) -> str:
@@ -70,7 +87,8 @@ class Localizer:
         }[self.retriever.name]
         last = f"keep the best {self.top_k}"
         if self.reranker is not None:
-            last = f"re-rank the best {self.top_k} by {self.reranker.name}"
+            name = getattr(self.reranker, "about", self.reranker.name)
+            last = f"re-rank the best {self.top_k} by {name}"
         return f"{how} ({self.retriever.name}), {last}"
 
     def locate(self, photo: str | Path | Query, *, prior: Prior | None = None) -> Estimate:

@@ -183,6 +183,10 @@ def _qwen3_reranker(photo: Facts, candidates: Sequence[Facts]) -> Prompt:
 
 
 def _lettered(photo: Facts, candidates: Sequence[Facts], question: str) -> Prompt:
+    if not 1 <= len(candidates) <= len(LETTERS):
+        raise OptionError(
+            f"a lettered prompt shows 1 to {len(LETTERS)} candidates, not {len(candidates)}"
+        )
     letters = LETTERS[: len(candidates)]
     user: list[Text | Picture] = [Text(f"{question} Drone photo{photo.words()}:"), Picture()]
     for index, (letter, facts) in enumerate(zip(letters, candidates, strict=True)):

@@ -20,12 +20,16 @@ from skylink.types import Candidate, Query
 if TYPE_CHECKING:
     from skylink.encoder import Encoder
     from skylink.gallery import Gallery
+    from skylink.lvlm.options import LvlmOptions
 
 NAMES = ("none", "dense", "matching")
 
 
 class Reranker(Protocol):
     """Looks at a photo and its candidates together.
+
+    It may also have `about: str`, what it is in words, and `max_candidates: int | None`, the most
+    that it can score together.
 
     Attributes:
         name: as the command line and the results call it.
@@ -142,11 +146,21 @@ def _zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
 
 
-def make_reranker(name: str, gallery: Gallery, encoder: Encoder) -> Reranker | None:
+def make_reranker(
+    name: str, gallery: Gallery, encoder: Encoder, lvlm: LvlmOptions | None = None
+) -> Reranker | None:
     """The re-ranker of a name; None for `none`.
+
+    Args:
+        name: `none`, `dense`, `matching`, `lvlm:CHECKPOINT` (hub name, preset or folder), or the
+            `http(s)://` address of a server.
+        gallery: where candidates come from.
+        encoder: the gallery's.
+        lvlm: choices for vision-language models, local or served.
 
     Raises:
         OptionError: unknown name, or one that this gallery can't serve.
+        ModelError: a model can't be loaded, or a server not be used.
     """
     if name == "none":
         return None
@@ -163,7 +177,16 @@ def make_reranker(name: str, gallery: Gallery, encoder: Encoder) -> Reranker | N
         from skylink.rerankers.matching import MatchingReranker
 
         return MatchingReranker(gallery, encoder.input_px)
+    if name.startswith("lvlm:") and name != "lvlm:":
+        from skylink.rerankers import lvlm as local
+
+        return local.load(name.removeprefix("lvlm:"), gallery, lvlm)
+    if name.startswith(("http://", "https://")):
+        from skylink.rerankers import remote
+
+        return remote.connect(name, gallery, lvlm)
     raise OptionError(
         f"unknown re-ranker {name!r}",
-        hint=f"known are: {', '.join(NAMES)} (learnt and LVLM re-rankers are not in this version)",
+        hint=f"known are: {', '.join(NAMES)}, lvlm:CHECKPOINT (see `skylink models`) and "
+        "http://HOST:PORT",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from skylink.camera import ViewRenderer, ground_width_m
 from skylink.errors import OptionError, RerankError
+from skylink.lvlm.options import WAYS, Way
 from skylink.prompt import Facts
 from skylink.types import Candidate, Query
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from skylink.gallery import Gallery
 
 Image = NDArray[np.uint8]
-Way = Literal["auto", "north-up", "as-taken"]
-WAYS: tuple[Way, ...] = ("auto", "north-up", "as-taken")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +93,10 @@ class GalleryShow:
         poses = {c.pose for c in candidates}
         levels = {c.level for c in candidates}
         one_view = len(poses) == 1 and None not in poses and len(levels) == 1
-        if self.way == "north-up" and not one_view:
+        if self.way == "north-up" and candidates and not one_view:
+            why = "no pose is known" if None in poses else "candidates differ in pose or tile size"
             raise RerankError(
-                "candidates differ in pose or tile size: the photo has no single north-up view"
+                f"{why}: the photo has no single north-up view", hint="--lvlm-show auto"
             )
         if one_view and self.way != "as-taken":
             return self._north_up(query, candidates)

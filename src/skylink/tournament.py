@@ -26,7 +26,7 @@ def tournament(k: int, compare: Compare, *, max_comparisons: int) -> NDArray[np.
         max_comparisons: never more pairs than this are asked.
     """
     runs = [[i] for i in range(k)]
-    left = max_comparisons
+    left = max(0, max_comparisons)
     while len(runs) > 1:
         merged: list[list[int] | None] = [None] * ((len(runs) + 1) // 2)
         if len(runs) % 2:

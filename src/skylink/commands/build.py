@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skylink.commands import terminal
+from skylink.commands.lvlm_options import PANEL, takes_lvlm
+from skylink.lvlm.options import LvlmOptions
+
+if TYPE_CHECKING:
+    from skylink.gallery import Gallery
 
 
+@takes_lvlm
 def build(
     maps: Annotated[
         list[Path],
@@ -57,6 +63,19 @@ def build(
             "no map and `--reranker matching` has nothing to look at.",
         ),
     ] = False,
+    cache_features: Annotated[
+        str | None,
+        typer.Option(
+            "--cache-features",
+            metavar="MODEL",
+            help="Also run a vision-language model's tower over all tiles and keep the features, "
+            "so that `--reranker lvlm:MODEL` need not. For a gallery that is built already, too.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    *,
+    lvlm: LvlmOptions,
 ) -> None:
     """Build a gallery from satellite maps.
 
@@ -92,4 +111,21 @@ def build(
     )
     for note in info.notes:
         terminal.warn(note)
-    terminal.say(f"Next: skylink locate PHOTO... --gallery {terminal.quoted(out)}")
+    more = ""
+    if cache_features is not None:
+        _fill_cache(gallery, cache_features, lvlm)
+        more = f" --reranker lvlm:{cache_features}"
+    terminal.say(f"Next: skylink locate PHOTO... --gallery {terminal.quoted(out)}{more}")
+
+
+def _fill_cache(gallery: Gallery, model: str, lvlm: LvlmOptions) -> None:
+    """Run a model's vision tower over all tiles."""
+    from skylink.lvlm.prefill import prefill
+
+    terminal.say(f"Keeping what {model} sees in {gallery.tile_count:,} tiles; loading it ...")
+    with terminal.progress("tiles") as report:
+        done = prefill(gallery, model, lvlm, progress=report)
+    terminal.say(
+        f"Computed features of {done.computed:,} tiles, {done.tiles - done.computed:,} were there; "
+        f"the cache holds {done.cache_bytes / 2**20:,.0f} MB"
+    )

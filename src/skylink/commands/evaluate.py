@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skylink.commands import options, terminal
+from skylink.commands import evaluate_conditions, options, terminal
+from skylink.commands.lvlm_options import takes_lvlm
 from skylink.commands.photo_run import Pictures
+from skylink.lvlm.options import LvlmOptions
 
 if TYPE_CHECKING:
     from skylink.evaluate import Evaluation
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from skylink.gallery import Gallery
     from skylink.queries import QueryRow
 
-DROP = "Robustness"
+DROP = evaluate_conditions.ROBUSTNESS
 
 
 class Without(StrEnum):
@@ -30,6 +32,7 @@ class Without(StrEnum):
     all = "all"
 
 
+@takes_lvlm
 def evaluate(
     gallery: options.GalleryPath,
     queries: Annotated[
@@ -71,8 +74,11 @@ def evaluate(
         ),
     ] = False,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of --perturb.", rich_help_panel=DROP)
+        int,
+        typer.Option("--seed", min=0, help="Of --perturb and --conditions.", rich_help_panel=DROP),
     ] = 0,
+    conditions: evaluate_conditions.Conditions = None,
+    severities: evaluate_conditions.Severities = "1,2,3,4,5",
     group_by: Annotated[
         str | None,
         typer.Option("--group-by", metavar="COLUMN", help="Report apart by a column of the CSV."),
@@ -103,6 +109,8 @@ def evaluate(
         ),
     ] = None,
     evidence: options.EvidenceFolder = None,
+    *,
+    lvlm: LvlmOptions,
 ) -> None:
     """Measure on photos whose true place is known.
 
@@ -117,6 +125,7 @@ def evaluate(
     from skylink.reranker import Fusion
 
     area = options.parse_prior(prior)
+    plan = evaluate_conditions.Plan.parse(conditions, severities)
     rows = select_rows(queries, photos, every=every, limit=limit)
     for note in near_misses(rows):
         terminal.warn(note)
@@ -131,6 +140,7 @@ def evaluate(
     if outside:
         terminal.warn(f"{outside} of {len(rows)} true places are outside the map")
     space = SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error)
+    terminal.say_what_loads(reranker)
     localizer = Localizer(
         opened,
         retriever=retriever,
@@ -138,6 +148,7 @@ def evaluate(
         top_k=top_k,
         space=space,
         fusion=Fusion(base_weight=base_weight, gate_margin=gate),
+        lvlm=lvlm,
     )
     terminal.say(
         f"Evaluating {len(rows)} photos of {queries} on {gallery} "
@@ -147,16 +158,19 @@ def evaluate(
     pictures = None
     if evidence is not None:
         pictures = Pictures(evidence, opened, truths=true_places(rows))
+    how: dict[str, Any] = {
+        "tolerance_m": tolerance_m,
+        "without": without.value if without is not None else None,
+        "perturb": perturb,
+        "seed": seed,
+        "prior": area,
+        "group_by": group_by,
+    }
     with terminal.progress("photos") as report:
         evaluation = run(
             localizer,
             rows,
-            tolerance_m=tolerance_m,
-            without=without.value if without is not None else None,
-            perturb=perturb,
-            seed=seed,
-            prior=area,
-            group_by=group_by,
+            **how,
             on_query=report,
             on_result=(lambda row, *found: pictures(*found)) if pictures else None,
         )
@@ -171,15 +185,21 @@ def evaluate(
     if plot is not None:
         save_plot(plot, evaluation, title=f"{queries.name} on {gallery.name}")
         terminal.say(f"Wrote {plot}")
+    failed = evaluation.results.failed
+    every_one = failed == evaluation.results.queries
+    if plan is not None and not every_one:
+        evaluate_conditions.evaluate_plan(
+            plan, localizer, rows, clean=evaluation.results, options=how,
+            typed={"retriever": retriever, "reranker": reranker, "lvlm": lvlm},
+            out=out, plot=plot, title=f"{queries.name} on {gallery.name}",
+        )  # fmt: skip
     if pictures is not None:
         terminal.say(f"Evidence: {pictures.written} pictures in {evidence}")
         if pictures.problem is not None:
             raise pictures.problem
     else:
         terminal.say("Next: add `--evidence DIR` to see where and why photos are misplaced")
-    failed = evaluation.results.failed
     if failed:
-        every_one = failed == evaluation.results.queries
         raise typer.Exit(terminal.ALL_FAILED if every_one else terminal.SOME_FAILED)
 
 

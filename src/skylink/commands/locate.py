@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skylink.commands import options, terminal
+from skylink.commands.lvlm_options import takes_lvlm
 from skylink.commands.photo_run import Pictures, Run, list_photos
 from skylink.errors import OptionError, OutputError
+from skylink.lvlm.options import LvlmOptions
 
 if TYPE_CHECKING:
     from skylink.results import Outcome
@@ -25,6 +27,7 @@ class Format(StrEnum):
     csv = "csv"
 
 
+@takes_lvlm
 def locate(
     photos: Annotated[
         list[Path],
@@ -115,6 +118,8 @@ def locate(
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
+    *,
+    lvlm: LvlmOptions,
 ) -> None:
     """Find where photos were taken.
 
@@ -143,6 +148,7 @@ def locate(
         if folder is not None:
             terminal.require_writable(folder)
     opened = Gallery.open(gallery)
+    terminal.say_what_loads(reranker)
     localizer = Localizer(
         opened,
         retriever=retriever,
@@ -151,6 +157,7 @@ def locate(
         fusion=Fusion(base_weight=base_weight, gate_margin=gate),
         space=SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error),
         strict=strict,
+        lvlm=lvlm,
     )
     jobs = list_photos(photos)
     terminal.say(

@@ -30,6 +30,18 @@ def say(words: str = "") -> None:
     print(_encodable(words), file=sys.stderr, flush=True)
 
 
+def say_what_loads(reranker: str) -> None:
+    """A vision-language model takes its time, and the first time it is downloaded."""
+    if not reranker.startswith("lvlm:"):
+        return
+    from skylink.lvlm.presets import find
+
+    name = reranker.removeprefix("lvlm:")
+    preset = None if Path(name).exists() else find(name)
+    size = f" ({preset.download_gb:.1f} GB, downloaded once)" if preset else ""
+    say(f"Loading {name}{size} ...")
+
+
 def warn(words: str) -> None:
     """Something the user should know, on stderr."""
     _styled("warning: ", words, style="yellow")

@@ -19,15 +19,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from skylink.errors import ModelError
-from skylink.files import write_atomic
+from skylink.errors import ModelError, OptionError
+from skylink.files import output_errors, write_atomic
 from skylink.lvlm.backbone import Backbone
 from skylink.lvlm.head import ValueHead
+from skylink.lvlm.options import Way
 from skylink.prompt import TEMPLATES, Mode
-from skylink.showing import Way
 
-INFO, HEAD, LORA = "skylink.json", "value_head.safetensors", "adapter_model.safetensors"
+INFO, HEAD = "skylink.json", "value_head.safetensors"
+CONFIG, LORA = "adapter_config.json", "adapter_model.safetensors"
 MAX_INFO_BYTES = 2**20
+UNFINISHED = '{"about": "saving was not finished"}\n'
+"""Stands in skylink.json while the other files are written."""
 
 
 class AdapterInfo(BaseModel):
@@ -72,23 +75,32 @@ def read_info(folder: Path) -> AdapterInfo | None:
         ModelError: it isn't an adapter folder, or its skylink.json can't be used.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder}: no such adapter folder")
+        raise ModelError(
+            f"{folder}: no such adapter folder", hint="give the folder that training wrote"
+        )
     path = folder / INFO
     if not path.exists():
-        if (folder / "adapter_config.json").exists():
+        if (folder / CONFIG).exists():
             return None
         raise ModelError(
-            f"{folder}: neither {INFO} nor adapter_config.json is in it",
+            f"{folder}: neither {INFO} nor {CONFIG} is in it",
             hint="give the folder that training wrote",
         )
     try:
         with path.open("rb") as file:
             text = file.read(MAX_INFO_BYTES + 1)
         if len(text) > MAX_INFO_BYTES:
-            raise ModelError(f"{path}: larger than {MAX_INFO_BYTES >> 20} MB")
+            raise ModelError(
+                f"{path}: larger than {MAX_INFO_BYTES >> 20} MB",
+                hint="copy the whole folder again from where it was trained",
+            )
+        if text == UNFINISHED.encode():
+            raise ModelError(f"{folder}: saving it was not finished", hint="train or save it again")
         info = AdapterInfo.model_validate_json(text)
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error
+        raise ModelError(
+            f"{path}: {error.strerror}", hint="check the folder and who may read it"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -108,7 +120,7 @@ def read_info(folder: Path) -> AdapterInfo | None:
 def save_adapter(
     folder: Path, info: AdapterInfo, *, head: ValueHead | None, lora: Any = None
 ) -> AdapterInfo:
-    """Write an adapter folder; skylink.json goes last, so a killed save is never half a folder.
+    """Write an adapter folder; what a kill leaves of it is refused by `read_info`.
 
     Args:
         folder: made if missing.
@@ -119,13 +131,20 @@ def save_adapter(
     Raises:
         OutputError: it can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     hashes: dict[str, str | None] = {"head_sha256": None, "lora_sha256": None}
-    if head is not None:
-        hashes["head_sha256"] = head.save(folder / HEAD)
-    if lora is not None:
-        lora.save_pretrained(str(folder), safe_serialization=True)
-        hashes["lora_sha256"] = _sha256(folder / LORA)
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / INFO, UNFINISHED)  # refused, until the last line here
+        for name in (HEAD, CONFIG, LORA):  # of an earlier training, into the same folder
+            (folder / name).unlink(missing_ok=True)
+        if head is not None:
+            hashes["head_sha256"] = head.save(folder / HEAD)
+        if lora is not None:
+            # no embeddings: to find out whether they changed, PEFT would ask the hub
+            lora.save_pretrained(
+                str(folder), safe_serialization=True, save_embedding_layers=False
+            )
+            hashes["lora_sha256"] = _sha256(folder / LORA)
     done = info.model_copy(update=hashes)
     write_atomic(folder / INFO, done.model_dump_json(indent=2) + "\n")
     return done
@@ -137,16 +156,26 @@ def load_head(folder: Path, info: AdapterInfo, backbone: Backbone) -> ValueHead 
     Raises:
         ModelError: see `ValueHead.load`; or the adapter is for another model.
     """
+    require_same_kind(folder, info, backbone.model.config, backbone.name)
     hidden = backbone.model.config.get_text_config().hidden_size
-    if info.model_type != backbone.family.model_type or info.hidden_size != hidden:
-        raise ModelError(
-            f"{folder} was trained on {info.checkpoint} ({info.model_type}, {info.hidden_size} "
-            f"hidden units), not on {backbone.name} ({backbone.family.model_type}, {hidden})",
-            hint=f"use --reranker lvlm:{info.checkpoint}",
-        )
     if info.head_sha256 is None:
         return None
     return ValueHead.load(folder / HEAD, sha256=info.head_sha256, hidden_size=hidden)
+
+
+def require_same_kind(folder: Path, info: AdapterInfo, config: Any, name: str) -> None:
+    """Refuse an adapter that was trained on another kind of model than this configuration's.
+
+    Raises:
+        ModelError: family or width differ.
+    """
+    hidden = getattr(config.get_text_config(), "hidden_size", None)
+    if info.model_type != config.model_type or info.hidden_size != hidden:
+        raise ModelError(
+            f"{folder} was trained on {info.checkpoint} ({info.model_type}, {info.hidden_size} "
+            f"hidden units), not on {name} ({config.model_type}, {hidden})",
+            hint=f"use --reranker lvlm:{info.checkpoint}",
+        )
 
 
 def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: bool = True) -> Any:
@@ -155,11 +184,16 @@ def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: boo
     Raises:
         ModelError: it doesn't fit the model, isn't safetensors, or did not load whole.
     """
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise OptionError(
+            f"LoRA adapters need packages that are not installed ({error})",
+            hint="pip install 'skylink-geo[lvlm]'",
+        ) from error
 
-    config = folder / "adapter_config.json"
+    config = folder / CONFIG
     if not config.exists():
         if info is not None and info.lora_sha256 is None:
             return model
@@ -176,12 +210,14 @@ def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: boo
     try:
         stored = load_file(str(weights))
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
-    except (OSError, SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # a configuration that isn't ours makes PEFT raise all sorts
+        words = " ".join(str(error).split())[:400]
         raise ModelError(
-            f"{folder} doesn't fit this model: {str(error).splitlines()[0]}",
+            f"{folder} doesn't fit this model: {type(error).__name__}: {words}",
             hint="load it with the checkpoint that it was trained on",
         ) from error
-    loaded = get_peft_model_state_dict(adapted)
+    # no embeddings, as in `save_adapter`: by them the folder could make PEFT ask the hub
+    loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     wrong = sorted(
         set(stored) ^ set(loaded)
         | {k for k in set(stored) & set(loaded) if not _equal(stored[k], loaded[k])}
@@ -196,13 +232,20 @@ def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: boo
 
 
 def _check_config(path: Path) -> None:
+    again = "copy the whole adapter folder again"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_INFO_BYTES + 1)
+        if len(text) > MAX_INFO_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_INFO_BYTES >> 20} MB", hint=again)
+        config = json.loads(text)
         kind, saved = config["peft_type"], config.get("modules_to_save")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not an adapter's configuration: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path}: not an adapter's configuration: {error}", hint=again) from error
     if kind != "LORA":
-        raise ModelError(f"{path}: a {kind} adapter; only LoRA is supported")
+        raise ModelError(
+            f"{path}: a {kind} adapter; only LoRA is supported", hint="train one with LoRA"
+        )
     if saved:
         raise ModelError(
             f"{path}: modules_to_save = {saved}: whole modules inside an adapter have reloaded as "

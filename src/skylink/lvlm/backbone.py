@@ -79,6 +79,7 @@ class Backbone:
         takes = inspect.signature(self.inner.get_image_features).parameters
         self._vision_inputs = {name for name in takes if name not in ("self", "kwargs")}
         self._tokenise = lru_cache(maxsize=256)(self._tokenise_prompt)
+        self._answer = lru_cache(maxsize=256)(self._answer_tokens)
 
     # ---- pictures
 
@@ -91,18 +92,7 @@ class Backbone:
         Raises:
             RerankError: the processor can't take the picture.
         """
-        try:
-            inputs = self.processor(
-                text=[self.image_token],
-                images=[rgb],
-                return_tensors="pt",
-                input_data_format="channels_last",
-                add_special_tokens=False,
-            )
-        except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-            raise RerankError(
-                f"{self.name} can't take a picture of {rgb.shape} {rgb.dtype}: {error}"
-            ) from error
+        inputs = self.process(self.image_token, [rgb], special=False)
         given = {
             key: value.to(self.device)
             for key, value in inputs.items()
@@ -127,11 +117,42 @@ class Backbone:
             deepstack=tuple(layer.cpu() for layer in deepstack),
         )
 
+    def process(self, text: str, pictures: Sequence[NDArray[np.uint8]], *, special: bool) -> Any:
+        """What the checkpoint's own processor makes of a text and its pictures.
+
+        Args:
+            text: with one image token a picture.
+            pictures: (H, W, 3) uint8 each.
+            special: let the tokenizer add the tokens that begin a text.
+
+        Raises:
+            RerankError: it can't take the pictures.
+        """
+        sizes = ", ".join(f"{p.shape} {p.dtype}" for p in pictures)
+        # checked here, since some processors take other arrays and make something of them
+        if not all(
+            p.ndim == 3 and p.shape[2] == 3 and p.size and p.dtype == np.uint8 for p in pictures
+        ):
+            raise RerankError(f"{self.name} takes pictures (H, W, 3) uint8, not {sizes}")
+        try:
+            return self.processor(
+                text=[text],
+                images=list(pictures),
+                return_tensors="pt",
+                input_data_format="channels_last",
+                add_special_tokens=special,
+            )
+        except (ValueError, TypeError, RuntimeError, IndexError, ArithmeticError) as error:
+            if out_of_memory(error):
+                raise
+            raise RerankError(f"{self.name} can't take pictures {sizes}: {error}") from error
+
     def features_key(self) -> str:
         """What a picture's features depend on beside the picture, as a hash (hex).
 
         The tower's own weights (so a merged adapter or a changed file has another key), the image
-        processor's configuration, dtype, kind of device, attention and library version.
+        processor's configuration, the tokens of a picture's place, dtype, kind of device, attention
+        and library version.
         """
         digest = hashlib.blake2b(digest_size=16)
         for name, weights in _outside_text(self.inner):
@@ -140,8 +161,10 @@ class Backbone:
             digest.update(raw.numpy().data)
         images = self.processor.image_processor.to_dict()
         processor = json.dumps(images, sort_keys=True, default=str)
+        places = sorted(self.processor.tokenizer.get_added_vocab().items())
         attention = getattr(self.model.config, "_attn_implementation", "")
-        about = (self.family.model_type, processor, self.device.type, attention)
+        length = getattr(self.processor, "image_seq_len", None)
+        about = (self.family.model_type, processor, places, length, self.device.type, attention)
         digest.update(repr((*about, str(self.dtype), transformers.__version__)).encode())
         return digest.hexdigest()
 
@@ -172,7 +195,7 @@ class Backbone:
         """
         pictures = [part for part in prompt.user if isinstance(part, Picture)]
         images = [photo if p.candidate is None else shown[p.candidate] for p in pictures]
-        return Encoded(texts=self._tokenise(prompt)[0], images=tuple(images))
+        return Encoded(texts=self._tokenise(prompt), images=tuple(images))
 
     def answer_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The token of each of the prompt's answers, at the place where the answer begins.
@@ -180,31 +203,42 @@ class Backbone:
         Raises:
             ModelError: an answer isn't one token there, or two are the same token.
         """
-        return self._tokenise(prompt)[1]
+        before = self.render(prompt).rpartition(self.image_token)[2]
+        return self._answer(prompt.answers, before)
 
-    def _tokenise_prompt(
-        self, prompt: Prompt
-    ) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-        """Token ids of the words between pictures, and of the answers."""
+    def starts_bare(self, rendered: str) -> bool:
+        """Whether the tokenizer has yet to add what begins a text: the template did not."""
+        bos = self.processor.tokenizer.bos_token
+        return not (bos and rendered.startswith(bos))
+
+    def _tokenise_prompt(self, prompt: Prompt) -> tuple[tuple[int, ...], ...]:
+        """Token ids of the words before, between and after the pictures."""
         rendered = self.render(prompt)
-        words = rendered.split(self.image_token)
+        # in one go: some tokenizers put a space before whatever they are given to begin with
+        texts: list[list[int]] = [[]]
+        for token in self._ids(rendered, special=self.starts_bare(rendered)):
+            if token == self.image_token_id:
+                texts.append([])
+            else:
+                texts[-1].append(token)
         pictures = sum(isinstance(part, Picture) for part in prompt.user)
-        if len(words) != pictures + 1:
+        if len(texts) != pictures + 1:
             raise ModelError(
-                f"{self.name}: its chat template shows {len(words) - 1} of {pictures} pictures",
+                f"{self.name}: its chat template shows {len(texts) - 1} of {pictures} pictures",
                 hint="use a checkpoint that takes several pictures in one prompt",
             )
-        bos = self.processor.tokenizer.bos_token
-        start = not (bos and rendered.startswith(bos))
-        texts = tuple(
-            tuple(self._ids(text, special=start and index == 0)) for index, text in enumerate(words)
-        )
-        return texts, self._answers(prompt.answers, words[-1])
+        if not texts[-1]:
+            raise ModelError(
+                f"{self.name}: its chat template has no words after the last picture",
+                hint="use an instruct checkpoint, whose template says where the answer begins",
+            )
+        return tuple(tuple(text) for text in texts)
 
-    def _answers(self, answers: Sequence[str], before: str) -> tuple[int, ...]:
+    def _answer_tokens(self, answers: tuple[str, ...], before: str) -> tuple[int, ...]:
         """The answers' tokens after the words `before`: as they stand, or with a space before."""
         spaced = [f" {word}" for word in answers]
-        spellings = (answers, spaced) if before[-1:].isspace() or not before else (spaced, answers)
+        plain = list(answers)
+        spellings = (plain, spaced) if before[-1:].isspace() or not before else (spaced, plain)
         known = self._ids(before)
         for spelling in spellings:
             tails = [self._ids(before + word) for word in spelling]
@@ -273,6 +307,15 @@ class Backbone:
             for layer in range(layers)
         ]
         return out
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: CUDA's by type, the CPU allocator's by words."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        said in words
+        for said in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+    )
 
 
 def _one(pooled: Any) -> torch.Tensor:

@@ -22,7 +22,7 @@ import psutil
 import torch
 
 from skylink.errors import RerankError
-from skylink.lvlm.backbone import Backbone, Encoded
+from skylink.lvlm.backbone import Backbone, Encoded, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,17 @@ class Engine:
     Args:
         backbone: the model.
         memory_bytes: what a pass may take beside the weights; None: half of what is free.
+        share: compute what prompts begin with once; False only to measure what that saves.
 
     Attributes:
         chunks: how many prompts went together in each pass so far, the last 1,000.
         shrunk: how often memory ran out and the group was made smaller.
     """
 
-    def __init__(self, backbone: Backbone, *, memory_bytes: int | None = None) -> None:
-        self.backbone, self.memory_bytes = backbone, memory_bytes
+    def __init__(
+        self, backbone: Backbone, *, memory_bytes: int | None = None, share: bool = True
+    ) -> None:
+        self.backbone, self.memory_bytes, self.share = backbone, memory_bytes, share
         self.chunks: list[int] = []
         self.shrunk = 0
         self._limit: int | None = None
@@ -55,16 +58,15 @@ class Engine:
             return torch.empty(0, 0)
         ids = [torch.tensor(p.ids) for p in prompts]
         positions = [self.backbone.positions(p).cpu() for p in prompts]
-        shared, shared_images = common_prefix(prompts) if len(prompts) > 1 else (0, 0)
+        shared, shared_images = (0, 0)
+        if self.share and len(prompts) > 1:
+            shared, shared_images = common_prefix(prompts)
         with torch.inference_mode():
             prefix = None
             if shared:
-                prefix = self.backbone.forward(
-                    ids[0][None, :shared].to(self.backbone.device),
-                    positions[0][..., :shared].to(self.backbone.device),
-                    prompts[0].images[:shared_images],
-                    use_cache=True,
-                ).past_key_values
+                prefix = self._prefix(
+                    ids[0][:shared], positions[0][..., :shared], prompts[0].images[:shared_images]
+                )
             states: list[torch.Tensor] = []
             while len(states) < len(prompts):
                 longest = max(len(i) for i in ids[len(states) :])
@@ -77,13 +79,28 @@ class Engine:
                         [image for p in prompts[group] for image in p.images[shared_images:]],
                         prefix,
                     )
-                except (RuntimeError, MemoryError) as error:
-                    if not _out_of_memory(error):
-                        raise
-                    self._shrink(size, error)
-                else:
                     self.chunks = [*self.chunks[-999:], size]
+                    continue
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    if size == 1:
+                        raise self._too_large() from error
+                # only here, where the error no longer holds on to what filled the memory
+                self._shrink(size)
         return torch.stack(states)
+
+    def _prefix(self, ids: torch.Tensor, positions: torch.Tensor, images: Sequence[Any]) -> Any:
+        """Keys and values of what all prompts begin with."""
+        device = self.backbone.device
+        try:
+            return self.backbone.forward(
+                ids[None].to(device), positions.to(device), images, use_cache=True
+            ).past_key_values
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise self._too_large() from error
 
     def _rest(
         self,
@@ -116,7 +133,9 @@ class Engine:
         if self.memory_bytes is not None:
             return self.memory_bytes
         if self.backbone.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.backbone.device)[0] // 2)
+            device = self.backbone.device
+            kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return int((torch.cuda.mem_get_info(device)[0] + kept) // 2)
         return int(psutil.virtual_memory().available // 2)
 
     def _bytes(self, shared: int, longest: int) -> int:
@@ -134,13 +153,14 @@ class Engine:
         activations = rest * (10 * config.hidden_size + 3 * wide) + heads * rest * longest
         return int((keys_values + activations) * size)
 
-    def _shrink(self, size: int, error: BaseException) -> None:
-        if size == 1:
-            raise RerankError(
-                f"not enough memory to score one candidate with {self.backbone.name}",
-                hint="fewer --lvlm-tokens, --lvlm-dtype bfloat16, or a smaller model",
-            ) from error
-        self._limit = max(1, size // 2)
+    def _too_large(self) -> RerankError:
+        return RerankError(
+            f"not enough memory to score one candidate with {self.backbone.name}",
+            hint="fewer --lvlm-tokens, --lvlm-dtype bfloat16, or a smaller model",
+        )
+
+    def _shrink(self, size: int) -> None:
+        self._limit = size // 2
         self.shrunk += 1
         log.warning("memory ran out with %d candidates at once: %d from now on", size, self._limit)
         if self.backbone.device.type == "cuda":
@@ -176,11 +196,3 @@ def _common(texts: Sequence[Sequence[int]]) -> int:
 
 def _pad(values: torch.Tensor, length: int, fill: int) -> torch.Tensor:
     return torch.nn.functional.pad(values, (0, length - values.shape[-1]), value=fill)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """CUDA says so by type, the CPU allocator only by its words."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "not enough memory" in words or "can't allocate memory" in words
-    )

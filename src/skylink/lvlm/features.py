@@ -35,6 +35,11 @@ class ImageFeatures:
     tokens: torch.Tensor
     deepstack: tuple[torch.Tensor, ...] = ()
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.tokens, *self.deepstack))
+
 
 def pack(features: ImageFeatures, identity: str) -> bytes:
     """A safetensors file of features; `identity` names the model and the picture."""

@@ -78,7 +78,10 @@ class ValueHead(torch.nn.Module):
             tensors = load_tensors(data)
             weight, bias = tensors["weight"], tensors["bias"]
         except (OSError, SafetensorError, KeyError) as error:
-            raise ModelError(f"{path}: no value head can be read: {error}") from error
+            raise ModelError(
+                f"{path}: no value head can be read: {error}",
+                hint="copy the whole folder again from where it was trained",
+            ) from error
         if weight.shape != (hidden_size,) or bias.numel() != 1:
             raise ModelError(
                 f"{path}: a value head of {tuple(weight.shape)}, but the model has {hidden_size} "
@@ -87,5 +90,8 @@ class ValueHead(torch.nn.Module):
             )
         values = weight.float().numpy()
         if not (np.isfinite(values).all() and values.any() and np.isfinite(float(bias))):
-            raise ModelError(f"{path}: the value head is zero or not finite")
+            raise ModelError(
+                f"{path}: the value head is zero or not finite",
+                hint="it was not trained, or training went wrong: train it again",
+            )
         return cls(weight, float(bias))

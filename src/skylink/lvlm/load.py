@@ -19,21 +19,24 @@ import numpy as np
 from skylink.errors import ModelError, OptionError, SkyLinkError
 from skylink.lvlm.families import DEFAULT_TOKENS, REFUSED, family_of, fit_to_budget
 from skylink.lvlm.options import LvlmOptions
-from skylink.lvlm.presets import Preset, find
-from skylink.prompt import NOTHING, Mode, Template, template_of
+from skylink.lvlm.presets import Preset, checkpoint_of, find
+from skylink.prompt import NOTHING, TEMPLATES, Mode, Template, template_of
 
 try:
+    import psutil  # noqa: F401 - for the engine
     import torch
     import torchvision  # noqa: F401 - the processors' image backend
     import transformers
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-except ImportError as error:
+except (ImportError, OSError, RuntimeError) as error:  # torchvision of another torch: RuntimeError
     raise OptionError(
-        f"vision-language models need packages that are not installed ({error.name})",
+        f"vision-language models need packages that are not installed, or not in versions that fit "
+        f"together ({error})",
         hint="pip install 'skylink-geo[lvlm]'",
     ) from error
 
-from skylink.lvlm.adapter import AdapterInfo, apply_lora, load_head, read_info
+from skylink.lvlm.adapter import AdapterInfo, apply_lora, load_head, read_info, require_same_kind
 from skylink.lvlm.backbone import Backbone
 from skylink.lvlm.cache import FeatureCache, default_folder
 from skylink.lvlm.engine import Engine
@@ -42,7 +45,7 @@ from skylink.lvlm.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PROBE_TOLERANCE = 1e-3
 """States of the fast way may differ from the plain one's by this, relative to their size, for a
 family that we have not tested to be scored by it; our tests hold the tested ones to 1e-5."""
@@ -62,7 +65,7 @@ def load_scorer(checkpoint: str, options: LvlmOptions | None = None) -> Scorer:
     chosen = options or LvlmOptions()
     info = read_info(chosen.adapter) if chosen.adapter is not None else None
     template, settled = _settle(chosen, info, preset)
-    backbone = load_backbone(preset.checkpoint if preset else checkpoint, settled, info)
+    backbone = load_backbone(checkpoint, settled, info)
     head = None
     if settled.adapter is not None and info is not None:
         head = load_head(settled.adapter, info, backbone)
@@ -86,7 +89,7 @@ def load_backbone(
     """The model and its processor, with an adapter's LoRA weights merged in.
 
     Args:
-        checkpoint: hub name or folder.
+        checkpoint: hub name, preset alias or folder.
         options: settled ones.
         info: of `options.adapter`.
 
@@ -104,6 +107,8 @@ def load_backbone(
             f"{name} is of the family {family.model_type}: {REFUSED[family.model_type]}",
             hint="`skylink models` lists what works",
         )
+    if options.adapter is not None and info is not None:
+        require_same_kind(options.adapter, info, config, name)  # before many GB are read
     device = _device(options.device)
     with _loading(name, trust):
         model, report = AutoModelForImageTextToText.from_pretrained(
@@ -140,7 +145,6 @@ def agrees_with_plain(backbone: Backbone) -> bool:
     prompt = template.build(NOTHING, [NOTHING])
     try:
         plain = plain_states(backbone, [prompt, prompt], photo, [[one], [other]])
-        backbone.answer_ids(prompt)
         rows = backbone.head_rows(backbone.answer_ids(prompt))
     except SkyLinkError:
         raise
@@ -151,7 +155,10 @@ def agrees_with_plain(backbone: Backbone) -> bool:
             hint="`skylink models` lists what works",
         ) from error
     if not torch.isfinite(plain @ rows.cpu().T).all():
-        raise ModelError(f"{backbone.name} gave scores that are not finite on a test picture")
+        raise ModelError(
+            f"{backbone.name} gave scores that are not finite on a test picture",
+            hint="its weights may be damaged, or --lvlm-dtype float32 may help",
+        )
     try:
         seen = backbone.look(photo)
         encoded = [backbone.encode(prompt, seen, [backbone.look(x)]) for x in (one, other)]
@@ -186,10 +193,12 @@ def _settle(
         mode: Mode = "pairwise" if options.adapter is None else "pointwise"
         if preset is not None and preset.trained:
             mode = preset.mode
+        if options.template in TEMPLATES:
+            mode = TEMPLATES[options.template].mode
         mode = options.mode or mode
         fits = preset is not None and preset.mode == mode and options.template is None
         template = template_of(preset.template if preset and fits else options.template, mode)
-        facts, show, tokens = True, "auto", DEFAULT_TOKENS
+        facts, show, tokens = True, "auto", preset.tokens if preset else DEFAULT_TOKENS
     return template, replace(
         options,
         mode=template.mode,
@@ -206,14 +215,19 @@ def _source(checkpoint: str, revision: str | None) -> tuple[str, str]:
     Raises:
         ModelError: a folder without a model, or neither.
     """
-    folder = Path(checkpoint).expanduser()
-    if folder.exists():
-        if not (folder / "config.json").is_file():
+    try:
+        folder = Path(checkpoint).expanduser()
+        there, whole = folder.exists(), (folder / "config.json").is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, a home that isn't there
+        there = False
+    if there:
+        if not whole:
             raise ModelError(
                 f"{folder} is not a checkpoint: there is no config.json in it",
                 hint="give the folder that holds config.json and model.safetensors",
             )
         return str(folder), folder.resolve().name
+    checkpoint = checkpoint_of(checkpoint)
     if not HUB_NAME.fullmatch(checkpoint):
         raise ModelError(
             f"{checkpoint}: no such folder, and not a name on the hub",
@@ -239,14 +253,15 @@ def _loading(name: str, trust: bool) -> Iterator[None]:
                 f"{name} comes with Python code of its own, which would run on this machine",
                 hint="read that code; to run it all the same add --trust-remote-code",
             ) from error
-        hints = {
-            "SafetensorError": "a weight file is damaged or cut short: download it again",
-            "OSError": "check the name, the network and that the checkpoint has safetensors files",
-            "ImportError": "pip install 'skylink-geo[lvlm]'",
+        hints: dict[type[Exception], str] = {
+            SafetensorError: "a weight file is damaged or cut short: download it again",
+            OSError: "check the name, the network and that the checkpoint has safetensors files",
+            ImportError: "pip install 'skylink-geo[lvlm]'",
         }
+        fitting = (hint for kind, hint in hints.items() if isinstance(error, kind))
         raise ModelError(
             f"{name} can't be loaded: {type(error).__name__}: {words}",
-            hint=hints.get(type(error).__name__, "`skylink models` lists what works"),
+            hint=next(fitting, "`skylink models` lists what works"),
         ) from error
     finally:
         if bars:
@@ -275,7 +290,10 @@ def _check_processor(name: str, processor: Any) -> None:
             hint="use a vision-language checkpoint: `skylink models` lists some",
         )
     if getattr(processor, "image_token", None) is None:
-        raise ModelError(f"{name}: its processor has no image token, so prompts can't be made")
+        raise ModelError(
+            f"{name}: its processor has no image token, so prompts can't be made",
+            hint="use a vision-language checkpoint: `skylink models` lists some",
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -286,7 +304,7 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise OptionError(
-            f"device {name!r} can't be used here: {str(error).splitlines()[0]}",
+            f"device {name!r} can't be used here: {(str(error).splitlines() or [''])[0]}",
             hint="--lvlm-device auto takes a GPU if there is one",
         ) from error
     return device

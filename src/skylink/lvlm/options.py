@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from skylink.errors import OptionError
 from skylink.prompt import MODES, Mode, template_of
-from skylink.showing import WAYS, Way
+
+Way = Literal["auto", "north-up", "as-taken"]
+WAYS: tuple[Way, ...] = ("auto", "north-up", "as-taken")
+"""How a photo is shown; `showing.GalleryShow` says what each means."""
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
@@ -39,6 +43,7 @@ class LvlmOptions:
         cache_gb: its size bound; 0 keeps none.
         trust_remote_code: run Python code that comes with a checkpoint.
         plain: the slow reference way, one full forward a prompt; for comparisons.
+        on_prompt: called with what the model is asked about each photo.
     """
 
     mode: Mode | None = None
@@ -58,14 +63,13 @@ class LvlmOptions:
     cache_gb: float = 10.0
     trust_remote_code: bool = False
     plain: bool = False
+    on_prompt: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.show is not None and self.show not in WAYS:
-            raise OptionError(
-                f"unknown way to show {self.show!r}", hint=f"known: {', '.join(WAYS)}"
-            )
-        if self.dtype not in DTYPES:
-            raise OptionError(f"unknown dtype {self.dtype!r}", hint=f"known: {', '.join(DTYPES)}")
+        for name, known in (("mode", MODES), ("show", WAYS), ("dtype", DTYPES)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise OptionError(f"unknown {name} {value!r}", hint=f"known: {', '.join(known)}")
         if self.mode is not None:
             template_of(self.template, self.mode)
         for name, low, high in (
@@ -76,6 +80,9 @@ class LvlmOptions:
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise OptionError(f"{name} = {value!r} is not in {low}..{high}")
+                raise OptionError(
+                    f"{name} = {value!r} is not in {low}..{high}",
+                    hint="`--help` says what each --lvlm option means",
+                )
         if self.memory_gb is not None and not 0 < self.memory_gb < 1e6:
             raise OptionError(f"memory_gb = {self.memory_gb!r} is not a positive number")

@@ -49,12 +49,5 @@ def plain_inputs(
 ) -> dict[str, object]:
     """What the checkpoint's processor makes of a prompt and its pictures, on the model's device."""
     rendered = backbone.render(prompt)
-    bos = backbone.processor.tokenizer.bos_token
-    inputs = backbone.processor(
-        text=[rendered],
-        images=list(pictures),
-        return_tensors="pt",
-        input_data_format="channels_last",
-        add_special_tokens=not (bos and rendered.startswith(bos)),
-    )
+    inputs = backbone.process(rendered, pictures, special=backbone.starts_bare(rendered))
     return dict(inputs.to(backbone.device))

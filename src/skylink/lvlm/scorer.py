@@ -11,6 +11,7 @@ Nothing is generated in any of them: only states at the last position are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from skylink.errors import RerankError
-from skylink.lvlm.backbone import Backbone, Encoded
+from skylink.lvlm.backbone import Backbone, Encoded, out_of_memory
 from skylink.lvlm.cache import FeatureCache, ImageFeatures, picture_key
 from skylink.lvlm.engine import Engine
 from skylink.lvlm.head import ValueHead
@@ -41,6 +42,10 @@ class Scorer:
             `plain` is the slow reference way, without any feature reused.
         head: the trained value head for pointwise scoring; None: log-odds of Yes.
         cache: tiles' features on disk; None keeps none.
+
+    Raises:
+        ModelError: the checkpoint can't be asked this way: it has no chat template, or an answer
+            isn't a single token in it.
     """
 
     def __init__(
@@ -59,8 +64,12 @@ class Scorer:
         self.mode: Mode = template.mode
         self.trained = head is not None
         self.head = head
+        # made here, since what is wrong with a checkpoint should not wait for the first photo
+        most = {"pointwise": 1, "pairwise": 2, "listwise": MAX_LISTWISE}[self.mode]
+        prompt = template.build(NOTHING, [NOTHING] * most)
+        backbone.answer_ids(prompt)
         if self.mode == "pointwise" and head is None:
-            self.head = ValueHead.yes_minus_no(backbone, template.build(NOTHING, [NOTHING])).cpu()
+            self.head = ValueHead.yes_minus_no(backbone, prompt).cpu()
 
     def score(self, showing: Showing) -> NDArray[np.float32]:
         """Relevance (K,) of the candidates, higher is better, comparable within this showing.
@@ -77,13 +86,29 @@ class Scorer:
         score = {
             "pointwise": self._pointwise, "listwise": self._listwise, "pairwise": self._pairwise
         }[self.mode]  # fmt: skip
-        return score(showing, _Looked(self, showing))
+        try:
+            return score(showing, _Looked(self, showing))
+        except (RuntimeError, MemoryError) as error:  # of the tower, or in the plain way
+            if not out_of_memory(error):
+                raise
+            raise RerankError(
+                f"not enough memory to look at a picture with {self.backbone.name}",
+                hint="fewer --lvlm-tokens, --lvlm-dtype bfloat16, or a smaller model",
+            ) from error
 
-    def prompts(self, showing: Showing) -> list[str]:
-        """The first prompt that `score` would ask, as the model reads it, pictures as one token."""
-        several = {"pointwise": 1, "pairwise": 2, "listwise": len(showing.candidates)}[self.mode]
-        prompt = self._prompt(showing, range(min(several, len(showing.candidates))))
-        return [self.backbone.render(prompt)]
+    def prompt_of(self, showing: Showing) -> str:
+        """The first prompt that `score` would ask, in the model's chat template; empty if none.
+
+        Raises:
+            RerankError: more candidates than the mode takes.
+        """
+        count = len(showing.candidates)
+        least = 2 if self.mode == "pairwise" else 1
+        if count < least:
+            return ""
+        self._require_few(count)
+        shown = count if self.mode == "listwise" else least
+        return self.backbone.render(self._prompt(showing, range(shown)))
 
     def features(self, picture: Image, *, keep: bool = False) -> ImageFeatures:
         """A picture's visual features: from the cache, or by one pass of the tower.
@@ -115,12 +140,15 @@ class Scorer:
 
     def _listwise(self, showing: Showing, looked: _Looked) -> NDArray[np.float32]:
         count = len(showing.candidates)
-        if count > MAX_LISTWISE:
-            raise RerankError(f"{count} candidates are more than the {MAX_LISTWISE} of one prompt")
-        # the base's own order is the first; the others don't depend on the query, nor on threads
+        self._require_few(count)
+        # the base's own order is the first; the others don't depend on the query, nor on threads.
+        # None comes twice, which would be the same question: few candidates have few orders
         draw = np.random.default_rng(self.options.seed)
         orders = [tuple(range(count))]
-        orders += [tuple(map(int, draw.permutation(count))) for _ in range(self.options.orders - 1)]
+        while len(orders) < min(self.options.orders, math.factorial(count)):
+            order = tuple(map(int, draw.permutation(count)))
+            if order not in orders:
+                orders.append(order)
         letters = self._log_probabilities(showing, looked, orders)
         scores = np.zeros(count, np.float64)
         for order, row in zip(orders, letters, strict=True):
@@ -151,6 +179,13 @@ class Scorer:
                 names = ", ".join(showing.ids[i] for i in order)
                 raise RerankError(f"{self.backbone.name} gave no finite answer for {names}")
         return np.asarray(logits)
+
+    def _require_few(self, count: int) -> None:
+        if self.mode == "listwise" and count > MAX_LISTWISE:
+            raise RerankError(
+                f"{count} candidates are more than the {MAX_LISTWISE} of one prompt",
+                hint=f"at most --top-k {MAX_LISTWISE}, or --lvlm-mode pairwise",
+            )
 
     def _prompt(self, showing: Showing, order: Sequence[int]) -> Prompt:
         """The prompt that shows these candidates in this order."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skylink.lvlm.options import LvlmOptions
-from skylink.showing import GalleryShow, Show
+from skylink.showing import GalleryShow
 from skylink.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LvlmReranker:
 
     name = "lvlm"
 
-    def __init__(self, scorer: Scorer, show: Show) -> None:
+    def __init__(self, scorer: Scorer, show: GalleryShow) -> None:
         self.scorer, self.show = scorer, show
 
     @property
@@ -53,7 +53,10 @@ class LvlmReranker:
 
     def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
         """See `Reranker.score` and `Scorer.score`."""
-        return self.scorer.score(self.show(query, candidates))
+        showing = self.show(query, candidates)
+        if self.scorer.options.on_prompt is not None:
+            self.scorer.options.on_prompt(self.scorer.prompt_of(showing))
+        return self.scorer.score(showing)
 
 
 def load(checkpoint: str, gallery: Gallery, options: LvlmOptions | None = None) -> LvlmReranker:
