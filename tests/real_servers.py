@@ -16,6 +16,8 @@ import pytest
 
 VLLM, SERVING = "SKYLINK_TEST_VLLM", "SKYLINK_TEST_SERVING"
 START_S = 300
+BLOCK = 32
+"""Tokens that vLLM caches together: no more than all prompts of a photo begin with."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
 ON_CPU = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -85,9 +87,9 @@ class Served:
 
 
 def vllm(checkpoint: Path, log: Path, *more: str) -> Served:
-    """`vllm serve`, its blocks short enough for what all prompts of a photo begin with."""
+    """`vllm serve`, with room for the prompts of the tests."""
     flags = ["--served-model-name", "tiny", "--enforce-eager", "--dtype", "float32"]
-    flags += ["--max-model-len", "2048", "--block-size", "32"]
+    flags += ["--max-model-len", "2048", "--block-size", str(BLOCK)]
     return Served([needed(VLLM), "serve", str(checkpoint), *flags, *more], log, **ON_CPU)
 
 

@@ -185,6 +185,11 @@ def likeness(photo: np.ndarray, candidate: np.ndarray) -> float:
     return -abs(float(photo[..., 0].mean()) - float(candidate[..., 0].mean())) / 10
 
 
+REDS = (130, 100, 60, 110, 90)
+ODDS = [-3.0, 0.0, -4.0, -1.0, -1.0]
+"""Candidates, and how the fake model judges them beside the photo of `showing`."""
+
+
 def chat(body: Any) -> dict[str, Any]:
     """Judges pictures by their likeness: yes or no, A or B, or a ranking."""
     photo, *shown = pictures(body)

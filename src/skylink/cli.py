@@ -14,7 +14,17 @@ import typer
 from typer.core import TyperGroup
 
 from skylink import __version__
-from skylink.commands import build, demo, evaluate, info, locate, models, terminal
+from skylink.commands import (
+    benchmark_run,
+    build,
+    datasets,
+    demo,
+    evaluate,
+    info,
+    locate,
+    models,
+    terminal,
+)
 from skylink.errors import SkyLinkError
 
 EPILOG = (
@@ -102,6 +112,8 @@ def _main(
 app.command("build", epilog=EPILOG)(build.build)
 app.command("locate", epilog=EPILOG)(locate.locate)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
+app.command("rerank", epilog=EPILOG)(benchmark_run.rerank)
+app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)
 app.command("demo", epilog=EPILOG)(demo.demo)

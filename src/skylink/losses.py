@@ -17,7 +17,7 @@ of nothing else is refused.
 
 Raises, all of them:
     ValueError: shapes or types don't fit each other.
-    ModelError: a score is NaN or infinite.
+    ModelError: a score is NaN, infinite or beyond `MAX_SCORE`.
     QueriesError: a label is not in 0..1, or no list of the batch is usable.
     OptionError: a temperature or weight can't be used.
 """
@@ -37,6 +37,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, l
 
 from skylink.errors import ModelError, OptionError, QueriesError
 
+MAX_SCORE = 1e30
+"""Of s / T; beyond it differences of scores overflow."""
+
 TIED = 1e-6
 """Differences of labels that are closer than this are one: float32 labels know no better."""
 
@@ -53,8 +56,8 @@ def relational_cross_entropy(
     Equation: L = - sum p log q with p = w / sum(w). Its minimum is the entropy of p. Usable: a
     positive and two candidates.
 
-    Source: SkyLink (arXiv 2603.08063), as reconstructed in docs; with a threshold of 1 it is
-    `hard_cross_entropy`.
+    Source: SkyLink (arXiv 2603.08063), whose code is not public: the equation is a reconstruction.
+    Labels thresholded at 1 make it `hard_cross_entropy`.
     """
     s, w, real = _checked(scores, labels, mask, temperature)
     return _mean(_cross_entropy(s, w, real), _listwise(w, real))
@@ -237,8 +240,8 @@ def _checked(
     scores: Tensor, labels: Tensor, mask: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(s / T, w, which are real), float32 or float64; zeros where there is padding."""
-    if scores.ndim != 2 or labels.shape != scores.shape:
-        raise ValueError(f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)}: (B, K)")
+    if scores.ndim != 2 or scores.numel() == 0 or labels.shape != scores.shape:
+        raise ValueError(f"scores {tuple(scores.shape)}, labels {tuple(labels.shape)}: not (B, K)")
     if not scores.is_floating_point() or labels.is_complex():
         raise ValueError(f"scores are {scores.dtype} and labels {labels.dtype}, not float")
     real = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
@@ -246,10 +249,11 @@ def _checked(
         raise ValueError(f"the mask is {real.dtype} {tuple(real.shape)}, not bool like the scores")
     exact = scores if scores.dtype == torch.float64 else scores.float()
     s = torch.where(real, exact, 0) / _positive("temperature", temperature)
-    if not s.isfinite().all():
-        lists = (~s.isfinite()).any(1).nonzero().flatten().tolist()
+    wild = ~(s.abs() <= MAX_SCORE).all(1)  # True for NaN
+    if wild.any():
+        lists = wild.nonzero().flatten().tolist()
         raise ModelError(
-            f"scores of the lists {lists[:5]} of this batch are NaN or infinite",
+            f"scores of the lists {lists[:5]} of this batch are NaN, infinite or overflow",
             hint="lower the learning rate, or train in bfloat16 or float32 instead of float16",
         )
     w = torch.where(real, labels.detach().to(s.dtype), 0)
@@ -261,8 +265,8 @@ def _checked(
 
 
 def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise OptionError(f"{name} = {value!r} is not a positive number", hint=f"{name} = 1.0")
+    if not 1e-6 <= value <= 1e6:
+        raise OptionError(f"{name} = {value!r} is not in 1e-6..1e6", hint=f"{name} = 1.0")
     return value
 
 
@@ -321,11 +325,7 @@ def _listwise(w: Tensor, real: Tensor) -> Tensor:
 
 
 def _ordered(w: Tensor, real: Tensor) -> Tensor:
-    return (_spread(w, real) > 0) & real.any(1)
-
-
-def _spread(w: Tensor, real: Tensor) -> Tensor:
-    return w.masked_fill(~real, -torch.inf).amax(1) - w.masked_fill(~real, torch.inf).amin(1)
+    return _plackett_luce(torch.zeros_like(w), w, real)[1]
 
 
 def _two_gaps(w: Tensor, real: Tensor) -> Tensor:

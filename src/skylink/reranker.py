@@ -18,6 +18,7 @@ from skylink.errors import OptionError, RerankError, SkyLinkError
 from skylink.types import Candidate, Query
 
 if TYPE_CHECKING:
+    from skylink.datasets import Task
     from skylink.encoder import Encoder
     from skylink.gallery import Gallery
     from skylink.lvlm.options import LvlmOptions
@@ -146,6 +147,37 @@ def _zscore(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))
 
 
+def make_task_reranker(name: str, task: Task, lvlm: LvlmOptions | None = None) -> Reranker | None:
+    """The re-ranker of a name over a benchmark's own pictures; None for `none`.
+
+    Raises:
+        OptionError: unknown name, or one that needs a map.
+        ModelError: a model can't be loaded, or a server not be used.
+    """
+    from skylink.rerank_run import TileShow
+
+    if name == "none":
+        return None
+    if name == "matching":
+        from skylink.rerankers.matching import PictureMatchingReranker
+
+        return PictureMatchingReranker(TileShow(task))
+    if name.startswith("lvlm:") and name != "lvlm:":
+        from skylink.rerankers import lvlm as local
+
+        return local.load_for(
+            name.removeprefix("lvlm:"), lambda px: TileShow(task, size_px=px), lvlm
+        )
+    if name.startswith(("http://", "https://")):
+        from skylink.rerankers import remote
+
+        return remote.connect(name, TileShow(task), lvlm)
+    raise OptionError(
+        f"{name!r} can't re-rank a benchmark's pictures",
+        hint="known are: none, matching, lvlm:CHECKPOINT (see `skylink models`), http://HOST:PORT",
+    )
+
+
 def make_reranker(
     name: str, gallery: Gallery, encoder: Encoder, lvlm: LvlmOptions | None = None
 ) -> Reranker | None:
@@ -183,8 +215,10 @@ def make_reranker(
         return local.load(name.removeprefix("lvlm:"), gallery, lvlm)
     if name.startswith(("http://", "https://")):
         from skylink.rerankers import remote
+        from skylink.showing import GalleryShow
 
-        return remote.connect(name, gallery, lvlm)
+        way = lvlm.show if lvlm is not None and lvlm.show is not None else "auto"
+        return remote.connect(name, GalleryShow(gallery, way=way), lvlm)
     raise OptionError(
         f"unknown re-ranker {name!r}",
         hint=f"known are: {', '.join(NAMES)}, lvlm:CHECKPOINT (see `skylink models`) and "

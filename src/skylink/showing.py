@@ -133,7 +133,7 @@ class GalleryShow:
         known = query.telemetry
         return Showing(
             name=query.name,
-            photo=_within(query.image, self.size_px**2),
+            photo=within_pixels(query.image, self.size_px**2),
             candidates=pictures,
             ids=[c.id for c in candidates],
             photo_facts=Facts(altitude_m=known.relative_altitude_m),
@@ -155,7 +155,7 @@ class GalleryShow:
         return image
 
 
-def _within(image: Image, pixels: int) -> Image:
+def within_pixels(image: Image, pixels: int) -> Image:
     """The picture made smaller, in proportion, to have at most so many pixels."""
     height, width = image.shape[:2]
     scale = (pixels / (height * width)) ** 0.5

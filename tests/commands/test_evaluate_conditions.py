@@ -25,16 +25,16 @@ def run(town: Path, *words: object) -> Any:
 def test_figures_table_and_heat_map(town_folder: Path, tmp_path: Path) -> None:
     out, plot = tmp_path / "results.json", tmp_path / "recall.png"
     result = run(
-        town_folder, "--conditions", "fog,heading-error", "--severities", "1,5",
+        town_folder, "--conditions", "fog,altitude-error", "--severities", "1,5",
         "--reranker", "dense", "--out", out, "--plot", plot,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "2 at 2 severities, 8 photos to locate" in result.stderr
-    for words in ("unchanged", "heading-error 5", "heading wrong by 90 degrees", "fog 1"):
+    for words in ("unchanged", "altitude-error 5", "altitude wrong by a factor of 3", "fog 1"):
         assert words in result.stdout
     found = Robustness.model_validate_json((tmp_path / "results.conditions.json").read_text())
     assert [(c.condition, c.severity) for c in found.cells] == [
-        ("heading-error", 1), ("heading-error", 5), ("fog", 1), ("fog", 5),
+        ("altitude-error", 1), ("altitude-error", 5), ("fog", 1), ("fog", 5),
     ]  # fmt: skip
     plain = json.loads(out.read_text())
     assert found.clean.retrieved.recall_1 == plain["retrieved"]["recall@1"]

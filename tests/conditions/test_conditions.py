@@ -77,6 +77,15 @@ def test_the_list() -> None:
         assert f"{condition.level(3):g}" in condition.words(3)
 
 
+def test_the_documents_table_is_this_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text(encoding="utf-8")
+    rows = [
+        [c.strip() for c in line.split("|")[1:-1]] for line in text.split("\n") if "| `" in line
+    ]
+    documented = {row[0].strip("`"): row[2:] for row in rows if len(row) == 7}
+    assert documented == {n: [f"{v:g}" for v in c.levels] for n, c in CONDITIONS.items()}
+
+
 @all_conditions
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_contract(condition: Condition, severity: int, query: Query) -> None:

@@ -9,7 +9,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lvlm_helpers import showing_of
-from real_servers import Served, vllm
+from lvlm_helpers import picked, showing_of
+from real_servers import BLOCK, Served, vllm
 from scene_helpers import candidate
 from skylink.errors import RerankError
 from skylink.prompt import TEMPLATES, Mode
@@ -63,7 +62,8 @@ def local(checkpoint: Path) -> Local:
 def chat_server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """With the chat interface; JSON without free white space, which random weights love."""
     flags = ["--limit-mm-per-prompt", '{"image": 21}']
-    flags += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    form = {"backend": "xgrammar", "disable_any_whitespace": True}
+    flags += ["--structured-outputs-config", json.dumps(form)]
     server = vllm(checkpoint, tmp_path_factory.mktemp("log") / "chat.log", *flags)
     yield server
     server.kill()
@@ -93,6 +93,15 @@ def remote(server: Served, show: Any = None, **options: Any) -> closing[RemoteRe
     return closing(RemoteReranker(server.url, show, options=RemoteOptions(**options)))
 
 
+def attempt(reranker: RemoteReranker, showing: Showing) -> tuple[NDArray[np.float32] | None, str]:
+    """Scores, or why there are none."""
+    try:
+        return reranker.score_showing(showing), ""
+    except RerankError as error:
+        print(f"\n{error.message}")
+        return None, error.message
+
+
 @pytest.mark.parametrize("template", ["pointwise-v1", "pointwise-short-v1", "qwen3-reranker-v1"])
 def test_chat_scores_are_the_local_ones(chat_server: Served, local: Local, template: str) -> None:
     with remote(chat_server, template=template) as reranker:
@@ -109,13 +118,11 @@ def test_likeliest_tokens_tell_the_same(chat_server: Served, local: Local) -> No
     with remote(chat_server) as reranker:
         reranker._answer_ids = lambda *_: None  # type: ignore[method-assign]
         assert "likeliest" in reranker.describe()
-        try:
-            scores = reranker.score_showing(SHOWN)
-        except RerankError as error:
-            print(f"\n{error.message}")
-            assert "no probability of" in error.message
-        else:
-            np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+        scores, refusal = attempt(reranker, SHOWN)
+    if scores is None:
+        assert "no probability of" in refusal
+    else:
+        np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
 
 
 def test_scores_of_the_score_interface_are_the_local_ones(
@@ -139,35 +146,31 @@ def test_pairwise_ranks_as_it_does_here(chat_server: Served, local: Local) -> No
 def test_listwise_is_held_to_its_form(chat_server: Served) -> None:
     """Random weights repeat letters; that they are letters, and how many, is the schema's doing."""
     with remote(chat_server, mode="listwise") as reranker:
-        one = replace(
-            SHOWN,
-            candidates=SHOWN.candidates[:1],
-            ids=SHOWN.ids[:1],
-            candidate_facts=SHOWN.candidate_facts[:1],
-        )
-        assert reranker.score_showing(one).tolist() == [1.0]
-        try:
-            scores = reranker.score_showing(SHOWN)
-        except RerankError as error:
-            print(f"\n{error.message}")
-            assert "the ranking has repeated candidates" in error.message
-        else:
-            assert scores.sum() == sum(range(1, len(SHOWN.ids) + 1))
+        assert reranker.score_showing(picked(SHOWN, [0])).tolist() == [1.0]
+        scores, refusal = attempt(reranker, SHOWN)
+    if scores is None:
+        assert "the ranking has repeated candidates" in refusal
+    else:
+        assert scores.sum() == sum(range(1, len(SHOWN.ids) + 1))
 
 
 def test_the_photo_is_computed_once(chat_server: Served) -> None:
-    shown = showing_of(seed=7)
+    """Though its prompts are sent together."""
+    name = "vllm:prefix_cache_hits_total"
+
+    def hits(showing: Showing) -> float:
+        before = chat_server.counter(name)
+        reranker.score_showing(showing)
+        return chat_server.counter(name) - before
+
     with remote(chat_server, template="pointwise-short-v1") as reranker:
-        reranker.check()
-        hits, asked = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
-        before = chat_server.counter(hits), chat_server.counter(asked)
-        reranker.score_showing(shown)
-        hit = chat_server.counter(hits) - before[0]
-        total = chat_server.counter(asked) - before[1]
-    count = len(shown.ids)
-    print(f"\n{hit:.0f} of {total:.0f} prompt tokens of {count} candidates from the prefix cache")
-    # the system turn and question alone are in the cache already; the photo's tokens come next
-    assert hit / total > 0.5
+        reranker.score_showing(SHOWN)
+        words = hits(picked(showing_of(seed=7), [0]))  # a new photo: only the words before it
+        together = hits(showing_of(seed=8))
+    count = len(SHOWN.ids)
+    print(f"\nfrom the prefix cache: {words:.0f} tokens of one candidate of a new photo, ", end="")
+    print(f"{together:.0f} of {count} candidates of another")
+    assert together >= words + (count - 1) * (words + BLOCK)
 
 
 def test_a_crash_costs_no_finished_query(chat_server: Served) -> None:

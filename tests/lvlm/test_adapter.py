@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+
+from safetensors.torch import load_file, save, save_file  # noqa: E402
 
 from lvlm_helpers import FAMILIES, showing_of  # noqa: E402
 from skylink.errors import ModelError, OptionError, OutputError  # noqa: E402
@@ -50,7 +54,7 @@ def info_of(checkpoint: Path, family: str = "qwen2_vl", **other: Any) -> Adapter
 
 def random_head(seed: int = 5) -> ValueHead:
     draw = torch.Generator().manual_seed(seed)
-    return ValueHead(torch.randn(HIDDEN, generator=draw), 0.25)
+    return ValueHead(torch.randn(HIDDEN, generator=draw) / HIDDEN**0.5, 0.25)
 
 
 def lora_of(model: Any, seed: int = 3, **other: Any) -> Any:
@@ -213,7 +217,7 @@ def test_a_flipped_bit_is_refused(
     data = bytearray((both / name).read_bytes())
     data[int(where * len(data))] ^= 0x10
     (both / name).write_bytes(data)
-    refused(checkpoint("qwen2_vl"), both, "not the (value head|weights) that (was|were) saved")
+    refused(checkpoint("qwen2_vl"), both, "not (the value head that|what) was saved")
 
 
 @pytest.mark.parametrize("name", [HEAD, LORA])
@@ -224,7 +228,7 @@ def test_another_trainings_file_is_refused(
     lora = lora_of(fresh(checkpoint("qwen2_vl")).model, seed=8)
     save_adapter(other, info_of(checkpoint("qwen2_vl")), head=random_head(8), lora=lora)
     shutil.copy(other / name, both / name)
-    refused(checkpoint("qwen2_vl"), both, "not the (value head|weights) that (was|were) saved")
+    refused(checkpoint("qwen2_vl"), both, "not (the value head that|what) was saved")
 
 
 @pytest.mark.parametrize(
@@ -233,6 +237,7 @@ def test_another_trainings_file_is_refused(
         (HEAD, "no value head can be read"),
         (LORA, "adapter_model.safetensors: missing"),
         (CONFIG, "adapter_config.json: missing"),
+        (INFO, "there is no skylink.json in it$"),  # the head would be lost without a word
     ],
 )
 def test_a_missing_file_is_refused(
@@ -244,7 +249,7 @@ def test_a_missing_file_is_refused(
 
 def test_no_folder_and_an_empty_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     refused(checkpoint("qwen2_vl"), tmp_path / "nowhere", "no such adapter folder")
-    refused(checkpoint("qwen2_vl"), tmp_path, "neither skylink.json nor adapter_config.json")
+    refused(checkpoint("qwen2_vl"), tmp_path, "no skylink.json in it, nor adapter_config.json")
 
 
 @pytest.mark.parametrize(
@@ -322,23 +327,23 @@ def test_a_head_that_was_not_trained_is_refused(
 
 
 @pytest.mark.parametrize(
-    "tensors",
-    [{"weight": torch.ones(HIDDEN)}, {"bias": torch.ones(())}, {"weight": torch.ones(1, HIDDEN)}],
-    ids=["no bias", "no weight", "another shape"],
+    ("tensors", "says"),
+    [
+        ({"weight": torch.ones(HIDDEN)}, "no value head can be read"),
+        ({"bias": torch.ones(())}, "no value head can be read"),
+        ({"weight": torch.ones(1, HIDDEN), "bias": torch.ones(())}, "a value head of"),
+        ({"weight": torch.ones(HIDDEN), "bias": torch.ones(2)}, "a value head of"),
+    ],
 )
 def test_a_head_of_other_tensors_is_refused(
-    tmp_path: Path, tensors: dict[str, Any], checkpoint: Checkpoint
+    tmp_path: Path, tensors: dict[str, Any], says: str
 ) -> None:
-    import hashlib
-
-    from safetensors.torch import save
-
-    data = save({"bias": torch.zeros(()), **tensors} if len(tensors["weight"]) == 1 else tensors) \
-        if "weight" in tensors else save(tensors)  # fmt: skip
-    path = tmp_path / HEAD
-    path.write_bytes(data)
-    with pytest.raises(ModelError, match="value head"):
-        ValueHead.load(path, sha256=hashlib.sha256(data).hexdigest(), hidden_size=HIDDEN)
+    data = save(tensors)
+    (tmp_path / HEAD).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    with pytest.raises(ModelError, match=says) as caught:
+        ValueHead.load(tmp_path / HEAD, sha256=digest, hidden_size=HIDDEN)
+    assert caught.value.hint
 
 
 # ---- LoRA that doesn't fit
@@ -369,7 +374,13 @@ def test_a_configuration_that_does_not_fit_is_refused(
     if not with_info:
         (both / INFO).unlink()
         (both / HEAD).unlink()
-    refused(checkpoint("qwen2_vl"), both, says)
+    refused(checkpoint("qwen2_vl"), both, f"{says}|not what was saved" if with_info else says)
+
+
+def test_another_scale_of_the_same_weights_is_refused(checkpoint: Checkpoint, both: Path) -> None:
+    """lora_alpha is in the configuration alone."""
+    edit(both / CONFIG, lora_alpha=80)
+    refused(checkpoint("qwen2_vl"), both, "not what was saved")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"LORA"', "{}", "[" * 100_000, " " * 2**21])
@@ -390,8 +401,6 @@ def test_a_strangers_damaged_weights_are_refused(checkpoint: Checkpoint, both: P
 
 def test_tensors_of_other_names_are_refused(checkpoint: Checkpoint, both: Path) -> None:
     """PEFT leaves what it can't place, and its own random A stays in its stead."""
-    from safetensors.torch import load_file, save_file
-
     (both / INFO).unlink()
     (both / HEAD).unlink()
     tensors = load_file(both / LORA)
@@ -411,15 +420,15 @@ def test_pickled_weights_are_never_read(checkpoint: Checkpoint, both: Path) -> N
 def test_loras_of_a_frozen_models_folder_are_refused(checkpoint: Checkpoint, both: Path) -> None:
     """Someone put LoRA files beside a head that was trained without them."""
     edit(both / INFO, lora_sha256=None)
-    refused(checkpoint("qwen2_vl"), both, "not the weights that were saved")
+    refused(checkpoint("qwen2_vl"), both, "not what was saved")
 
 
 def test_the_hub_is_never_asked(
     checkpoint: Checkpoint, both: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PEFT would look up the base model that a folder names."""
-    import socket
-
+    (both / INFO).unlink()
+    (both / HEAD).unlink()
     edit(both / CONFIG, base_model_name_or_path="someone/elses-model", revision="main")
 
     def connect(*_: Any, **__: Any) -> Any:
@@ -428,7 +437,7 @@ def test_the_hub_is_never_asked(
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", connect)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    assert loaded(checkpoint("qwen2_vl"), both).trained
+    assert loaded(checkpoint("qwen2_vl"), both).mode == "pointwise"
 
 
 # ---- saving
@@ -455,7 +464,7 @@ def test_what_a_kill_leaves_is_refused(
     def killed(_: Path) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapter_module, "_sha256", killed)
+    monkeypatch.setattr(adapter_module, "_lora_sha256", killed)
     with pytest.raises(KeyboardInterrupt):
         save_adapter(folder, info_of(checkpoint("qwen2_vl")), head=random_head(), lora=lora)
     monkeypatch.undo()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skylink.commands import evaluate_conditions, options, terminal
+from skylink.commands import benchmark_run, evaluate_conditions, options, terminal
 from skylink.commands.lvlm_options import takes_lvlm
 from skylink.commands.photo_run import Pictures
 from skylink.lvlm.options import LvlmOptions
@@ -34,11 +34,11 @@ class Without(StrEnum):
 
 @takes_lvlm
 def evaluate(
-    gallery: options.GalleryPath,
+    gallery: options.OptionalGalleryPath = None,
     queries: Annotated[
-        Path,
+        Path | None,
         typer.Option("--queries", "-q", metavar="CSV", help="Photos, telemetry and the truth."),
-    ],
+    ] = None,
     photos: Annotated[
         Path | None,
         typer.Option(
@@ -109,13 +109,64 @@ def evaluate(
         ),
     ] = None,
     evidence: options.EvidenceFolder = None,
+    benchmark: benchmark_run.BenchmarkName = None,
+    root: benchmark_run.Root = None,
+    task: benchmark_run.TaskName = None,
+    split: benchmark_run.SplitName = "test",
+    distractors: benchmark_run.DistractorsName = "kept",
+    save_run: benchmark_run.SavedRun = None,
+    run_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="FILE",
+            help="Score a run file (TREC or .jsonl) by --qrels.",
+            rich_help_panel=benchmark_run.BENCHMARK,
+            show_default=False,
+        ),
+    ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(
+            "--qrels", metavar="FILE", rich_help_panel=benchmark_run.BENCHMARK, show_default=False
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="A query whose re-ranking fails is an error.",
+            rich_help_panel=options.SEARCH,
+        ),
+    ] = False,
     *,
     lvlm: LvlmOptions,
 ) -> None:
-    """Measure on photos whose true place is known.
+    """Measure on photos whose true place is known: one's own, or a published benchmark's.
 
     Prints and writes the base ranking beside the re-ranked one, always both.
     """
+    from skylink.errors import OptionError
+
+    if run_file is not None:
+        benchmark_run.score_run(run_file, qrels, out)
+        return
+    if benchmark is not None:
+        results = benchmark_run.evaluate_benchmark(
+            benchmark, root, task, split, distractors,
+            retriever="embedded" if retriever == "auto" else retriever,
+            reranker=reranker, top_k=top_k, base_weight=base_weight, gate=gate, strict=strict,
+            limit=limit, every=every, out=out, save_run=save_run, lvlm=lvlm,
+        )  # fmt: skip
+        if results.rerank_failed:
+            all_failed = results.rerank_failed == results.queries
+            raise typer.Exit(terminal.ALL_FAILED if all_failed else terminal.SOME_FAILED)
+        return
+    if gallery is None or queries is None:
+        raise OptionError(
+            "what should be evaluated?",
+            hint="--gallery G --queries CSV, or --benchmark NAME --root DIR, or --run R --qrels Q",
+        )
     from skylink.evaluate import evaluate as run
     from skylink.files import write_atomic
     from skylink.gallery import Gallery
@@ -148,6 +199,7 @@ def evaluate(
         top_k=top_k,
         space=space,
         fusion=Fusion(base_weight=base_weight, gate_margin=gate),
+        strict=strict,
         lvlm=lvlm,
     )
     terminal.say(

@@ -18,6 +18,10 @@ SEARCH, ALIGN, OUTPUT = "Search", "Camera", "Output"
 GalleryPath = Annotated[
     Path, typer.Option("--gallery", "-g", metavar="GALLERY", help="Made by `skylink build`.")
 ]
+OptionalGalleryPath = Annotated[
+    Path | None,
+    typer.Option("--gallery", "-g", metavar="GALLERY", help="Made by `skylink build`."),
+]
 Retriever = Annotated[
     str,
     typer.Option(

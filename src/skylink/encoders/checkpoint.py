@@ -108,8 +108,7 @@ def load_whole(network: Any, tensors: Tensors, origin: str) -> None:
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
             raise ModelError(
-                f"{origin}: {key} has shape {tuple(tensor.shape)}, "
-                f"not {tuple(wanted[key].shape)}",
+                f"{origin}: {key} has shape {tuple(tensor.shape)}, not {tuple(wanted[key].shape)}",
                 hint="is it a checkpoint of this architecture and size?",
             )
         if not torch.isfinite(tensor).all():

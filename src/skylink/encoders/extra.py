@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from skylink.errors import ModelError
+
+__all__ = ["PIP", "missing", "torch"]
 
 PIP = "pip install 'skylink-geo[bases]'"
 
@@ -14,7 +14,6 @@ def missing(what: str, error: Exception) -> ModelError:
     return ModelError(f"this encoder needs {what}, which can't be imported ({error})", hint=PIP)
 
 
-torch: Any
 try:
     import torch
 except (ImportError, OSError, RuntimeError) as problem:  # a broken library raises the latter two

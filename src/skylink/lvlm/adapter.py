@@ -6,7 +6,7 @@
     adapter_model.safetensors
 
 A folder that loads only in part would score at random and look alive (it has happened in a peer's
-library). So the head is held to its hash, every LoRA tensor in the model is compared with the file
+library). So head and LoRA are held to their hashes, every LoRA tensor in the model is compared with the file
 after loading, and a value head inside PEFT's `modules_to_save` is refused.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,8 @@ class AdapterInfo(BaseModel):
         model_type, hidden_size: of that checkpoint; another kind is refused.
         mode, template, facts, show, visual_tokens: how it was asked; used again unless the user
             says otherwise (the template must be the same).
-        head_sha256, lora_sha256: of the two weight files, where there are.
+        head_sha256: of the value head's file, where there is one.
+        lora_sha256: over the SHA-256 of LoRA's configuration and of its weights, where there are.
         base_weight, gate_margin, temperature: fusion with the retriever's score, as fitted on
             validation lists; None where it was not fitted.
         about: data, command and figures, for people.
@@ -80,10 +82,11 @@ def read_info(folder: Path) -> AdapterInfo | None:
         )
     path = folder / INFO
     if not path.exists():
-        if (folder / CONFIG).exists():
+        if (folder / CONFIG).exists() and not (folder / HEAD).exists():
             return None
         raise ModelError(
-            f"{folder}: neither {INFO} nor {CONFIG} is in it",
+            f"{folder}: there is no {INFO} in it"
+            + ("" if (folder / HEAD).exists() else f", nor {CONFIG}"),
             hint="give the folder that training wrote",
         )
     try:
@@ -141,10 +144,8 @@ def save_adapter(
             hashes["head_sha256"] = head.save(folder / HEAD)
         if lora is not None:
             # no embeddings: to find out whether they changed, PEFT would ask the hub
-            lora.save_pretrained(
-                str(folder), safe_serialization=True, save_embedding_layers=False
-            )
-            hashes["lora_sha256"] = _sha256(folder / LORA)
+            lora.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+            hashes["lora_sha256"] = _lora_sha256(folder)
     done = info.model_copy(update=hashes)
     write_atomic(folder / INFO, done.model_dump_json(indent=2) + "\n")
     return done
@@ -202,14 +203,16 @@ def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: boo
     weights = folder / LORA
     if not weights.exists():
         raise ModelError(f"{weights}: missing", hint="adapters load from safetensors only")
-    if info is not None and info.lora_sha256 != _sha256(weights):
+    if info is not None and info.lora_sha256 != _lora_sha256(folder):
         raise ModelError(
-            f"{weights}: not the weights that were saved with this adapter",
+            f"{weights}: these weights or {CONFIG} are not what was saved with this adapter",
             hint="copy the whole folder again from where it was trained",
         )
     try:
         stored = load_file(str(weights))
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+        with warnings.catch_warnings():  # what PEFT misses is an error below
+            warnings.simplefilter("ignore")
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except Exception as error:  # a configuration that isn't ours makes PEFT raise all sorts
         words = " ".join(str(error).split())[:400]
         raise ModelError(
@@ -258,6 +261,9 @@ def _equal(a: Any, b: Any) -> bool:
     return a.shape == b.shape and bool((a.float() == b.float().cpu()).all())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _lora_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG, LORA):  # the configuration scales the weights
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

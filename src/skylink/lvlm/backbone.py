@@ -78,7 +78,7 @@ class Backbone:
         self._rope = getattr(self.inner, "get_rope_index", None)
         takes = inspect.signature(self.inner.get_image_features).parameters
         self._vision_inputs = {name for name in takes if name not in ("self", "kwargs")}
-        self._tokenise = lru_cache(maxsize=256)(self._tokenise_prompt)
+        self.words = lru_cache(maxsize=256)(self._words)
         self._answer = lru_cache(maxsize=256)(self._answer_tokens)
 
     # ---- pictures
@@ -195,7 +195,7 @@ class Backbone:
         """
         pictures = [part for part in prompt.user if isinstance(part, Picture)]
         images = [photo if p.candidate is None else shown[p.candidate] for p in pictures]
-        return Encoded(texts=self._tokenise(prompt), images=tuple(images))
+        return Encoded(texts=self.words(prompt), images=tuple(images))
 
     def answer_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The token of each of the prompt's answers, at the place where the answer begins.
@@ -211,8 +211,12 @@ class Backbone:
         bos = self.processor.tokenizer.bos_token
         return not (bos and rendered.startswith(bos))
 
-    def _tokenise_prompt(self, prompt: Prompt) -> tuple[tuple[int, ...], ...]:
-        """Token ids of the words before, between and after the pictures."""
+    def _words(self, prompt: Prompt) -> tuple[tuple[int, ...], ...]:
+        """Token ids of the words before, between and after the pictures.
+
+        Raises:
+            ModelError: the chat template doesn't show every picture, or ends with one.
+        """
         rendered = self.render(prompt)
         # in one go: some tokenizers put a space before whatever they are given to begin with
         texts: list[list[int]] = [[]]

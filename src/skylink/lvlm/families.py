@@ -75,7 +75,7 @@ def fit_to_budget(processor: Any, family: Family, tokens: int) -> int:
     if family.pixels_per_token is not None:
         unit = family.pixels_per_token
         side = max(2, int(tokens**0.5)) * unit
-        least = {"shortest_edge": min(4 * unit**2, side**2), "longest_edge": side**2}
+        least = {"shortest_edge": min(4 * unit**2, side**2 // 4), "longest_edge": side**2}
         images.size = type(images.size)(**least)
         return side
     tile = getattr(images, "max_image_size", None)
@@ -85,5 +85,5 @@ def fit_to_budget(processor: Any, family: Family, tokens: int) -> int:
         images.do_image_splitting = along >= 2
         images.size = type(images.size)(longest_edge=edge * max(1, along))
         return edge * max(1, along)
-    size = dict(getattr(images, "crop_size", None) or images.size)
+    size = dict(getattr(images, "crop_size", None) or getattr(images, "size", None) or {})
     return int(size.get("height") or size.get("shortest_edge") or 448)

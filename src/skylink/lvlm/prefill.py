@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skylink.errors import OptionError, OutputError
 from skylink.lvlm.options import LvlmOptions
 from skylink.rerankers.lvlm import load
+from skylink.showing import GalleryShow
 from skylink.types import Candidate
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def prefill(
         ModelError: the model can't be loaded.
     """
     options = options or LvlmOptions()
-    reranker = load(checkpoint, gallery, replace(options, show="north-up"))
-    scorer, cache = reranker.scorer, reranker.scorer.cache
+    scorer = load(checkpoint, gallery, options).scorer
+    show, cache = GalleryShow(gallery, size_px=scorer.backbone.picture_px), scorer.cache
     if cache is None:
         raise OptionError("there is no cache to fill", hint="leave out --lvlm-cache-gb 0")
     tiles = gallery.tiles()
@@ -60,7 +61,7 @@ def prefill(
             area=int(tiles.area[i]), level=int(tiles.level[i]),
             x_m=float(tiles.x_m[i]), y_m=float(tiles.y_m[i]),
         )  # fmt: skip
-        features = scorer.features(reranker.show.tile(place), keep=True)
+        features = scorer.features(show.tile(place), keep=True)
         if cache.problem is not None:
             raise OutputError(f"the feature cache can't be filled: {cache.problem}")
         if i == 0:

@@ -44,8 +44,8 @@ class Scorer:
         cache: tiles' features on disk; None keeps none.
 
     Raises:
-        ModelError: the checkpoint can't be asked this way: it has no chat template, or an answer
-            isn't a single token in it.
+        ModelError: the checkpoint can't be asked this way: no chat template, one that doesn't
+            show every picture, or an answer that isn't a single token in it.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Scorer:
         most = {"pointwise": 1, "pairwise": 2, "listwise": MAX_LISTWISE}[self.mode]
         prompt = template.build(NOTHING, [NOTHING] * most)
         backbone.answer_ids(prompt)
+        if not options.plain:
+            backbone.words(prompt)
         if self.mode == "pointwise" and head is None:
             self.head = ValueHead.yes_minus_no(backbone, prompt).cpu()
 

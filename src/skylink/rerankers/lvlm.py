@@ -6,14 +6,14 @@ This is only the plug: pictures come from `showing.py`, words from `prompt.py`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skylink.lvlm.options import LvlmOptions
-from skylink.showing import GalleryShow
+from skylink.showing import GalleryShow, Show
 from skylink.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LvlmReranker:
 
     name = "lvlm"
 
-    def __init__(self, scorer: Scorer, show: GalleryShow) -> None:
+    def __init__(self, scorer: Scorer, show: Show) -> None:
         self.scorer, self.show = scorer, show
 
     @property
@@ -66,10 +66,26 @@ def load(checkpoint: str, gallery: Gallery, options: LvlmOptions | None = None) 
         ModelError, OptionError: see `load_scorer` and `GalleryShow`.
     """
     GalleryShow(gallery)  # says what is wrong before a large model loads
+    reranker = load_for(checkpoint, lambda px: GalleryShow(gallery, size_px=px), options)
+    way = reranker.scorer.options.show or "auto"
+    px = reranker.scorer.backbone.picture_px
+    return LvlmReranker(reranker.scorer, GalleryShow(gallery, size_px=px, way=way))
+
+
+def load_for(
+    checkpoint: str, show: Callable[[int], Show], options: LvlmOptions | None = None
+) -> LvlmReranker:
+    """The re-ranker of a checkpoint over pictures of any kind.
+
+    Args:
+        checkpoint: hub name, preset or folder.
+        show: makes the pictures, given the side in pixels that suits the model.
+        options: choices.
+
+    Raises:
+        ModelError, OptionError: see `load_scorer`.
+    """
     from skylink.lvlm.load import load_scorer
 
     scorer = load_scorer(checkpoint, options)
-    show = GalleryShow(
-        gallery, size_px=scorer.backbone.picture_px, way=scorer.options.show or "auto"
-    )
-    return LvlmReranker(scorer, show)
+    return LvlmReranker(scorer, show(scorer.backbone.picture_px))
