@@ -128,11 +128,10 @@ def encode_files(
     return rows
 
 
-def read_square(path: Path, encoder: Encoder) -> Picture:
-    """(S, S, 3) uint8 RGB of a file, as the encoder takes it.
+def to_square(picture: Picture, encoder: Encoder) -> Picture:
+    """(H, W, 3) uint8 RGB brought to the encoder's (S, S, 3), whole, in the way that it wants.
 
     Raises:
-        PhotoError: it can't be read.
         ModelError: the encoder names an unknown way to resize.
     """
     how = getattr(encoder, "resize", USUAL_RESIZE)
@@ -141,7 +140,7 @@ def read_square(path: Path, encoder: Encoder) -> Picture:
             f"encoder {encoder.name} wants pictures resized by {how!r}",
             hint=f"known are: {', '.join(RESIZES)}",
         )
-    picture, side = load_photo(path).image, encoder.input_px
+    side = encoder.input_px
     return picture if picture.shape[:2] == (side, side) else RESIZES[how](picture, side)
 
 
@@ -157,10 +156,13 @@ def _decoded(
     started: deque[tuple[int, Future[Picture]]] = deque()
     waiting = iter(enumerate(files))
 
+    def read(file: Path) -> Picture:
+        return to_square(load_photo(file).image, encoder)
+
     def start(most: int) -> None:
         while len(started) < most and (item := next(waiting, None)) is not None:
             row, file = item
-            started.append((row, pool.submit(read_square, file, encoder)))
+            started.append((row, pool.submit(read, file)))
 
     try:
         start(AHEAD * batch)
