@@ -169,9 +169,9 @@ def make_task_reranker(name: str, task: Task, lvlm: LvlmOptions | None = None) -
             name.removeprefix("lvlm:"), lambda px: TileShow(task, size_px=px), lvlm
         )
     if name.startswith(("http://", "https://")):
-        from skylink.rerankers import remote
+        from skylink.remote.connect import connect
 
-        return remote.connect(name, TileShow(task), lvlm)
+        return connect(name, TileShow(task), lvlm)
     raise OptionError(
         f"{name!r} can't re-rank a benchmark's pictures",
         hint="known are: none, matching, lvlm:CHECKPOINT (see `skylink models`), http://HOST:PORT",
@@ -214,11 +214,11 @@ def make_reranker(
 
         return local.load(name.removeprefix("lvlm:"), gallery, lvlm)
     if name.startswith(("http://", "https://")):
-        from skylink.rerankers import remote
+        from skylink.remote.connect import connect
         from skylink.showing import GalleryShow
 
         way = lvlm.show if lvlm is not None and lvlm.show is not None else "auto"
-        return remote.connect(name, GalleryShow(gallery, way=way), lvlm)
+        return connect(name, GalleryShow(gallery, way=way), lvlm)
     raise OptionError(
         f"unknown re-ranker {name!r}",
         hint=f"known are: {', '.join(NAMES)}, lvlm:CHECKPOINT (see `skylink models`) and "

@@ -62,10 +62,9 @@ def heat_map(robustness: Robustness, *, title: str = "") -> Figure:
         for row in _borders(names, robustness.cells):
             axes.axhline(row, color="white", linewidth=3)
     all_axes[0].set_yticks(range(len(names)), labels, fontsize=8)
-    what = f"recall@1 within {robustness.tolerance_m:g} m, %, {robustness.queries} photos"
-    figure.supxlabel(f"severity      {what}", fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.supxlabel("severity", fontsize=8)
+    what = f"recall@1 within {robustness.tolerance_m:g} m, %, of {robustness.queries} photos"
+    figure.suptitle(f"{title}: {what}" if title else what, fontsize=9, parse_math=False)
     return figure
 
 
@@ -110,7 +109,7 @@ def _panel(
     axes.axvline(0.5, color="white", linewidth=3)
     for row, col in np.argwhere(np.isfinite(grid)):
         red, green, blue, _ = drawn.to_rgba(grid[row, col])
-        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.45
         text = style.format(grid[row, col]).replace("-0", "0").replace("+0", "0")
         axes.text(
             col, row, text, ha="center", va="center", fontsize=8,

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lvlm_helpers import showing_of  # noqa: E402
 from skylink.errors import ModelError, OptionError, RerankError  # noqa: E402
-from skylink.lvlm import families, load  # noqa: E402
+from skylink.lvlm import families, load, random_checkpoint  # noqa: E402
 from skylink.lvlm.backbone import Backbone  # noqa: E402
 from skylink.lvlm.load import agrees_with_plain, load_backbone, load_scorer  # noqa: E402
 from skylink.lvlm.options import LvlmOptions  # noqa: E402
@@ -328,20 +328,16 @@ def test_chat_templates_that_do_not_serve(
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(
-    ("mode", "words"),
-    [("pointwise", ("Yes", "No")), ("listwise", ("T", "S")), ("pairwise", ("A",))],
-)
 def test_answers_that_are_not_single_tokens(
-    copy_of: Callable[[str], Path], mode: Mode, words: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = copy_of("smolvlm")
-    (folder / "chat_template.jinja").write_text(
-        (folder / "chat_template.jinja").read_text().replace("Assistant:", "Assistant: w")
-    )
-    load_backbone(str(folder), SMALL)
-    error = refused(folder, "are not single tokens", LvlmOptions(mode=mode, visual_tokens=16))
-    assert all(word in error.message for word in words)
+    """A tokenizer that never saw them spells them; letters are always its own."""
+    monkeypatch.setattr(random_checkpoint, "ANSWERS", ("No",))
+    monkeypatch.setattr(random_checkpoint, "CORPUS", "nothing to be seen here\n" * 9)
+    folder = random_checkpoint.write_random_checkpoint(tmp_path / "wordless", "smolvlm")
+    error = refused(folder, "the answers Yes, No are not single tokens after its prompt")
+    assert "template" in str(error.hint)
+    assert load_scorer(str(folder), LvlmOptions(mode="listwise")).mode == "listwise"
 
 
 def test_a_processor_without_pictures(copy_of: Callable[[str], Path]) -> None:
@@ -584,7 +580,7 @@ def test_an_output_head_with_a_bias_is_refused(checkpoint: Checkpoint) -> None:
         backbone.head_rows((1, 2))
 
 
-@pytest.mark.parametrize("tokens", [4, 16, 64, 80, 256, 320, 1024])
+@pytest.mark.parametrize("tokens", [4, 9, 16, 80])
 @pytest.mark.parametrize("family", sorted(families.TESTED))
 def test_pictures_fit_the_budget_of_tokens(
     checkpoint: Checkpoint, family: str, tokens: int
@@ -597,7 +593,7 @@ def test_pictures_fit_the_budget_of_tokens(
         rgb = np.zeros((height, width, 3), np.uint8)
         assert len(backbone.look(rgb).tokens) <= max(tokens, least)
     square = len(backbone.look(np.zeros((side, side, 3), np.uint8)).tokens)
-    assert square >= min(tokens, 256) * 0.5 or family in ("smolvlm", "idefics3", "llava")
+    assert square >= tokens // 2 or family in ("smolvlm", "idefics3", "llava")
 
 
 def test_a_wrong_picture_is_this_querys_error(checkpoint: Checkpoint) -> None:

@@ -63,6 +63,7 @@ FLAGS = (
     _flag("memory_gb", float, "For scoring, beside the weights. [default: half of the free]", "GB"),
     _flag("cache", Path, "Where tiles' features are kept. [default: user's cache]", "DIR"),
     _flag("cache_gb", float, "Its bound; 0 keeps none. [default: 10]", "GB"),
+    _flag("served_as", str, "Its name on a server. [default: the only one there]", "NAME"),
     _flag("revision", str, "Of a checkpoint on the hub.", "COMMIT"),
 )
 SWITCHES = (

@@ -6,8 +6,8 @@
     adapter_model.safetensors
 
 A folder that loads only in part would score at random and look alive (it has happened in a peer's
-library). So head and LoRA are held to their hashes, every LoRA tensor in the model is compared with the file
-after loading, and a value head inside PEFT's `modules_to_save` is refused.
+library). So head and LoRA are held to their hashes, every LoRA tensor in the model is compared with
+the file after loading, and a value head inside PEFT's `modules_to_save` is refused.
 """
 
 from __future__ import annotations

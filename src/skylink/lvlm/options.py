@@ -42,6 +42,7 @@ class LvlmOptions:
         cache: folder for the visual features of tiles; None: the user's cache folder.
         cache_gb: its size bound; 0 keeps none.
         trust_remote_code: run Python code that comes with a checkpoint.
+        served_as: the model's name on a server; None: the only one that it lists.
         plain: the slow reference way, one full forward a prompt; for comparisons.
         on_prompt: called with what the model is asked about each photo.
     """
@@ -62,6 +63,7 @@ class LvlmOptions:
     cache: Path | None = None
     cache_gb: float = 10.0
     trust_remote_code: bool = False
+    served_as: str | None = None
     plain: bool = False
     on_prompt: Callable[[str], None] | None = None
 
@@ -86,3 +88,14 @@ class LvlmOptions:
                 )
         if self.memory_gb is not None and not 0 < self.memory_gb < 1e6:
             raise OptionError(f"memory_gb = {self.memory_gb!r} is not a positive number")
+
+    def check_served(self) -> None:
+        """Raises OptionError if a choice was made that a server makes, not we."""
+        defaults = LvlmOptions()
+        for name in ("adapter", "revision", "device", "dtype", "visual_tokens", "memory_gb"):
+            if getattr(self, name) != getattr(defaults, name):
+                flag = "tokens" if name == "visual_tokens" else name.replace("_", "-")
+                raise OptionError(
+                    f"--lvlm-{flag} is for a model that runs here, not on a server",
+                    hint="choose it where the server is started (docs/lvlm.md)",
+                )

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.errors import ModelError, OptionError, RerankError
+from skylink.errors import ModelError, OptionError, RerankError, SkyLinkError
 from skylink.prompt import LETTERS, NOTHING, Facts, Prompt, template_of
 from skylink.remote import asking
 from skylink.remote.address import Address
@@ -99,6 +99,8 @@ class RemoteReranker:
         self._build = template_of(options.template, options.mode).build
         self._lock = threading.Lock()
         self._server: _Server | ModelError | OptionError | None = None
+        self.on_prompt: Callable[[str], None] | None = None
+        """Called with the first prompt about each photo, in words."""
 
     # ---- the server
 
@@ -131,6 +133,27 @@ class RemoteReranker:
             how = f"by {options.mode} chat logprobs{exact}"
         at_once = f", {options.concurrency} at a time" if server.api == "chat" else ""
         return f"asks {server.model} at {self._client.address.root} {how}{at_once}"
+
+    @property
+    def about(self) -> str:
+        """`describe`, or the address where the server can't be looked at."""
+        try:
+            return self.describe()
+        except SkyLinkError:
+            return f"the server at {self._client.address.root}"
+
+    @property
+    def max_candidates(self) -> int | None:
+        """The most candidates that it can score together; None: any number."""
+        return len(LETTERS) if self._options.mode == "listwise" else None
+
+    def offers(self) -> tuple[str, bool]:
+        """(the model to ask, whether the server has `/score` but no chat).
+
+        Raises:
+            OptionError, RerankError: see `check`.
+        """
+        return self._options.model or self._only_model(), self._offers_score_alone()
 
     def close(self) -> None:
         """End all connections."""
@@ -235,6 +258,10 @@ class RemoteReranker:
                 hint=f"at most {len(LETTERS)}",
             )
         facts = options.facts
+        if self.on_prompt is not None:
+            shown = {"pointwise": 1, "pairwise": 2}.get(options.mode, len(showing.candidates))
+            known = showing.candidate_facts[:shown] if facts else [NOTHING] * shown
+            self.on_prompt(str(self._build(showing.photo_facts if facts else NOTHING, known)))
         pictures = _Pictures(
             self._encoded(showing.photo),
             [self._encoded(image) for image in showing.candidates],
