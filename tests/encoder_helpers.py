@@ -51,11 +51,14 @@ def randomised(network: Any, seed: int = 0) -> Any:
 
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=source) * 0.4 + 0.05)
-                if tensor.ndim > 1:  # signs, and a size that keeps activations near 1
-                    tensor.sub_(0.25).mul_(4 / tensor[0].numel() ** 0.5)
+        for name, tensor in network.state_dict().items():
+            if tensor.ndim > 1:  # of a size that keeps activations near 1
+                drawn = torch.randn(tensor.shape, generator=source)
+                tensor.copy_(drawn / tensor[0].numel() ** 0.5)
+            elif tensor.is_floating_point():
+                drawn = torch.rand(tensor.shape, generator=source)
+                signed = name.endswith(("bias", "running_mean"))
+                tensor.copy_(drawn - 0.5 if signed else drawn + 0.5)
     return network
 
 

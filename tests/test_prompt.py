@@ -61,11 +61,11 @@ def test_every_mode_has_a_template_of_its_own() -> None:
 
 
 FROZEN = {
-    "pointwise-v1": "",
-    "pointwise-short-v1": "",
-    "qwen3-reranker-v1": "",
-    "listwise-v1": "",
-    "pairwise-v1": "",
+    "pointwise-v1": "4dc2b60e72139056",
+    "pointwise-short-v1": "f794c46bbbb856cf",
+    "qwen3-reranker-v1": "4d3e6790e3c75335",
+    "listwise-v1": "376946698d14caeb",
+    "pairwise-v1": "e01d857be75a23b7",
 }
 """SHA-256 of the prompts below, its first digits. A change of words is a new version of the
 template, under a new name, with a hash of its own: never edit a hash here."""

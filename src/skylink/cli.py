@@ -15,7 +15,6 @@ from typer.core import TyperGroup
 
 from skylink import __version__
 from skylink.commands import (
-    benchmark_run,
     build,
     datasets,
     demo,
@@ -23,6 +22,7 @@ from skylink.commands import (
     info,
     locate,
     models,
+    rerank,
     terminal,
 )
 from skylink.errors import SkyLinkError
@@ -112,7 +112,7 @@ def _main(
 app.command("build", epilog=EPILOG)(build.build)
 app.command("locate", epilog=EPILOG)(locate.locate)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
-app.command("rerank", epilog=EPILOG)(benchmark_run.rerank)
+app.command("rerank", epilog=EPILOG)(rerank.rerank)
 app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)

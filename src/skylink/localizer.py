@@ -14,7 +14,14 @@ from skylink.estimate import CALIBRATIONS, place
 from skylink.gallery import Gallery
 from skylink.hypotheses import SearchSpace
 from skylink.photo import load_photo
-from skylink.reranker import Fusion, Reranker, Reranking, make_reranker, rerank
+from skylink.reranker import (
+    Fusion,
+    Reranker,
+    Reranking,
+    fusion_of,
+    make_reranker,
+    rerank,
+)
 from skylink.retriever import make_retriever
 from skylink.types import Candidate, Estimate, Prior, Query, Retrieval
 
@@ -34,7 +41,8 @@ class Localizer:
             object of one's own (see `skylink.reranker.Reranker`).
         top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
         space: how far telemetry may be off.
-        fusion: how the base score takes part, and when to leave the base alone.
+        fusion: how the base score takes part, and when to leave the base alone; None: as it was
+            fitted when the re-ranker was trained, else the re-ranker alone.
         strict: a re-ranker that fails on a photo is an error, not `reranked = False`.
         encoder: the one that built the gallery; loaded by its recorded name if None.
         lvlm: choices for a vision-language re-ranker.
@@ -63,7 +71,6 @@ class Localizer:
         self.gallery.check_encoder(encoder)
         self.top_k = top_k
         self.strict = strict
-        self.fusion = fusion or Fusion()
         self.space = space or SearchSpace()
         self.retriever = make_retriever(retriever, self.gallery, encoder, self.space)
         self.reranker = (
@@ -71,6 +78,7 @@ class Localizer:
             if isinstance(reranker, str)
             else reranker
         )
+        self.fusion = fusion or fusion_of(self.reranker)
         limit: int | None = getattr(self.reranker, "max_candidates", None)
         if limit is not None and top_k > limit:
             raise OptionError(

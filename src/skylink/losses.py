@@ -180,8 +180,9 @@ def plackett_luce_first(
     e^(s_j / T))), the mean over candidates that have one below them. Usable: two candidates with
     different labels.
 
-    Source: GeoRanker (arXiv 2505.13731), first order, there by distance, without ties, over all
-    of exp(s), which overflows, and with the last candidate's zero in the mean.
+    Source: GeoRanker (arXiv 2505.13731), first order. Its code orders by distance, takes exp(s) as
+    it is, which overflows, counts the last candidate's zero in the mean, and by default keeps the
+    first choice alone.
     """
     s, w, real = _checked(scores, labels, mask, temperature)
     loss, found = _plackett_luce(s, w, real)
@@ -339,6 +340,7 @@ class Loss:
     Attributes:
         name: as in `LOSSES`.
         function: the loss; see the module for its tensors.
+        informative: of checked labels and mask, (B,) bool: which lists teach it something.
         params: what differs from the function's defaults.
     """
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skylink import __version__
-from skylink.errors import OptionError, QueriesError, SkyLinkError
+from skylink.errors import OptionError, QueriesError, TelemetryError
 from skylink.files import output_errors
 from skylink.soft_labels import LabelCounter, LabelStatistics, SoftLabels, Source
 from skylink.types import CameraPose, Candidate, Telemetry
@@ -274,7 +274,9 @@ class _Tally:
         if mined.query in self._seen:
             raise QueriesError(f"query {mined.query!r} is there twice")
         if len(self._seen) == MAX_LISTS:
-            raise QueriesError(f"there are more than {MAX_LISTS:,} lists", hint="split them")
+            raise QueriesError(
+                f"query {mined.query!r} comes after {MAX_LISTS:,} lists", hint="split them"
+            )
         self._seen[mined.query] = None
         self._labels.add(mined.labels, right)
         self._candidates += len(right)
@@ -460,17 +462,19 @@ def _lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
 
 @contextlib.contextmanager
 def _at(where: str) -> Iterator[None]:
-    """Errors of a value with the place of its line."""
+    """Errors of a list, which name its query, with the place of its line."""
     try:
         yield
-    except SkyLinkError as error:
-        raise QueriesError(f"{where}: {error.message}", hint=error.hint) from error
+    except QueriesError as error:
+        raise QueriesError(f"{where}, {error.message}", hint=error.hint) from error
 
 
 def _parsed(model: type[_M], data: bytes, where: str) -> _M:
     try:
         with _at(where):
             return model.model_validate_json(data)
+    except (TelemetryError, OptionError) as error:  # a value's own check
+        raise QueriesError(f"{where}{_query(data)}: {error.message}", hint=error.hint) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         at = ".".join(map(str, first["loc"]))

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from skylink.datasets import Item, PictureReader, Task
-from skylink.errors import OutputError, RerankError, SkyLinkError
+from skylink.errors import OptionError, OutputError, RerankError, SkyLinkError
 from skylink.files import output_errors, write_atomic
 from skylink.prompt import Facts
 from skylink.reranker import Fusion, Reranker, rerank
@@ -77,39 +78,62 @@ class Reranked:
     ms_per_query: float | None
 
 
+class _Entry(BaseModel):
+    """A finished query: a line of the journal.
+
+    `rows` and `scores` are what the re-ranker was given, in its order; empty where it did not run.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    query: str
+    reranked: bool = False
+    failed: bool = False
+    note: str = ""
+    rows: list[int] = []
+    scores: list[FiniteFloat] = []
+
+
 @dataclass
 class _Journal:
-    """Finished queries, a line each; a half-written last line is dropped."""
+    """Finished queries, a line each, after one that says what they depend on.
+
+    A half-written last line is dropped. Queries that failed are tried again: a server may be back.
+    """
 
     path: Path | None
     header: dict[str, Any]
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    done: dict[str, _Entry] = field(default_factory=dict)
 
     def open(self) -> None:
+        """Take what an earlier run finished, if it was the same run; else begin anew."""
         if self.path is None:
             return
-        lines = []
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                while line := file.readline(MAX_JOURNAL_LINE):
-                    if not line.endswith(b"\n"):
-                        break
-                    lines.append(line)
+        lines: list[bytes] = []
+        with output_errors(self.path):
+            if self.path.exists():
+                with self.path.open("rb") as file:
+                    while (line := file.readline(MAX_JOURNAL_LINE)).endswith(b"\n"):
+                        lines.append(line)
+        if not lines or lines[0] != _line(self.header):
+            write_atomic(self.path, _line(self.header))
+            return
         try:
-            entries = [json.loads(line) for line in lines]
-            if entries and entries[0] == self.header:
-                self.done = {entry["query"]: entry for entry in entries[1:]}
-        except (ValueError, KeyError, TypeError) as error:
+            entries = [_Entry.model_validate_json(line) for line in lines[1:]]
+        except ValidationError as error:
             raise OutputError(
-                f"{self.path} is damaged: {error}", hint="remove it to begin anew"
+                f"{self.path} is damaged: {error.errors(include_url=False)[0]['msg']}",
+                hint="remove it to begin anew",
             ) from error
-        write_atomic(self.path, b"".join(lines) if self.done else _line(self.header))
+        self.done = {entry.query: entry for entry in entries if not entry.failed}
+        write_atomic(self.path, b"".join(lines))
 
-    def add(self, entry: dict[str, Any]) -> None:
-        self.done[entry["query"]] = entry
+    def add(self, entry: _Entry) -> None:
+        """Keep one more."""
+        self.done[entry.query] = entry
         if self.path is not None:
             with output_errors(self.path), self.path.open("ab") as file:
-                file.write(_line(entry))
+                file.write(entry.model_dump_json().encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -124,6 +148,7 @@ def rerank_lists(
     fusion: Fusion | None = None,
     strict: bool = False,
     journal: Path | None = None,
+    made_from: object = None,
     progress: Progress = lambda *_: None,
 ) -> Reranked:
     """Re-rank the first `top_k` of each list; what comes after them stays where it is.
@@ -137,39 +162,50 @@ def rerank_lists(
         strict: a query that fails is an error, not `reranked = False`.
         journal: file of finished queries; a run that was killed goes on after the last of them.
             The caller removes it when the result is safe.
+        made_from: what the re-ranker was made from, of a telling `repr`: a journal of another one
+            is begun anew.
         progress: called with (done, total, words).
 
     Raises:
+        OptionError: `top_k` is not at least 1.
         RerankError: with `strict`, a query failed.
-        OutputError: the journal can't be written.
+        OutputError: the journal can't be written, or is damaged.
     """
+    if top_k < 1:
+        raise OptionError(f"top-k {top_k} is not at least 1")
     fusion = fusion or Fusion()
-    done = _Journal(journal, _fingerprint(task, rows, scores, reranker, top_k, fusion))
+    done = _Journal(journal, _fingerprint(task, rows, scores, reranker, top_k, fusion, made_from))
     done.open()
     new_rows, new_scores = rows.copy(), scores.copy()
     ran = np.zeros(len(rows), bool)
     failed = np.zeros(len(rows), bool)
     notes: dict[str, int] = {}
     spent, fresh = 0.0, 0
-    read = PictureReader().read
-    for index, item in enumerate(task.queries):
-        entry = done.done.get(item.id)
-        if entry is None:
-            start = time.perf_counter()
-            ranked = rows[index], scores[index]
-            entry = _rerank_one(task, item, ranked, reranker, top_k, fusion, read)
-            spent, fresh = spent + time.perf_counter() - start, fresh + 1
-            if entry["failed"] and strict:
-                raise RerankError(f"{item.id}: {entry['note']}")
-            done.add(entry)
-        ran[index], failed[index] = entry["reranked"], entry["failed"]
-        if entry["note"]:
-            notes[entry["note"]] = notes.get(entry["note"], 0) + 1
-        if entry["reranked"]:
-            count = len(entry["rows"])
-            new_rows[index, :count] = entry["rows"]
-            new_scores[index, :count] = _above(entry["scores"], scores[index, count:])
-        progress(index + 1, len(rows), f"{item.id}: {'re-ranked' if ran[index] else 'as it was'}")
+    with PictureReader() as reader:
+        for index, item in enumerate(task.queries):
+            listed = rows[index, :top_k][rows[index, :top_k] >= 0].tolist()
+            entry = done.done.get(item.id)
+            if entry is None or (entry.reranked and sorted(entry.rows) != sorted(listed)):
+                start = time.perf_counter()
+                candidates = [
+                    _candidate(task, row, float(scores[index, rank]))
+                    for rank, row in enumerate(listed)
+                ]
+                entry = _rerank_one(item, candidates, listed, reranker, fusion, reader)
+                spent, fresh = spent + time.perf_counter() - start, fresh + 1
+                if entry.failed and strict:
+                    raise RerankError(f"{item.id}: {entry.note}")
+                done.add(entry)
+            ran[index], failed[index] = entry.reranked, entry.failed
+            if entry.note:
+                notes[entry.note] = notes.get(entry.note, 0) + 1
+            if entry.reranked:
+                count = len(entry.rows)
+                new_rows[index, :count] = entry.rows
+                beyond = rows[index, count:] >= 0
+                new_scores[index, :count] = _above(entry.scores, scores[index, count:][beyond])
+            words = "re-ranked" if entry.reranked else "as it was"
+            progress(index + 1, len(rows), f"{item.id}: {words}")
     return Reranked(
         rows=new_rows,
         scores=new_scores,
@@ -181,33 +217,32 @@ def rerank_lists(
 
 
 def _rerank_one(
-    task: Task,
     item: Item,
-    ranked: tuple[NDArray[np.int64], NDArray[np.float64]],
+    candidates: Sequence[Candidate],
+    rows: Sequence[int],
     reranker: Reranker,
-    top_k: int,
     fusion: Fusion,
-    read: Callable[[Item], NDArray[np.uint8]],
-) -> dict[str, Any]:
-    rows, scores = ranked
-    listed = [int(row) for row in rows[:top_k] if row >= 0]
-    known = Telemetry(
-        relative_altitude_m=item.altitude_m if item.altitude_m and item.altitude_m > 0.5 else None
-    )
-    base = {"query": item.id, "reranked": False, "failed": False, "rows": [], "scores": []}
+    reader: PictureReader,
+) -> _Entry:
+    """Re-rank one query's candidates, which are these gallery rows."""
     try:
-        query = Query(name=item.id, image=read(item), telemetry=known, path=item.path)
+        known = Telemetry(
+            relative_altitude_m=item.altitude_m if (item.altitude_m or 0.0) > 0.5 else None
+        )
+        query = Query(name=item.id, image=reader.read(item), telemetry=known, path=item.path)
     except SkyLinkError as error:
-        return {**base, "failed": True, "note": error.message}
-    candidates = [_candidate(task, row, float(scores[rank])) for rank, row in enumerate(listed)]
+        return _Entry(query=item.id, failed=True, note=error.message)
     ranking = rerank(reranker, query, candidates, fusion)
-    entry = {**base, "failed": ranking.failed, "note": ranking.note}
-    if ranking.reranked:
-        row_of = {c.id: row for c, row in zip(candidates, listed, strict=True)}
-        entry["reranked"] = True
-        entry["rows"] = [row_of[c.id] for c in ranking.candidates]
-        entry["scores"] = [c.score for c in ranking.candidates]
-    return entry
+    if not ranking.reranked:
+        return _Entry(query=item.id, failed=ranking.failed, note=ranking.note)
+    row_of = {c.id: row for c, row in zip(candidates, rows, strict=True)}
+    return _Entry(
+        query=item.id,
+        reranked=True,
+        note=ranking.note,
+        rows=[row_of[c.id] for c in ranking.candidates],
+        scores=[c.score for c in ranking.candidates],
+    )
 
 
 def _candidate(task: Task, row: int, score: float) -> Candidate:
@@ -236,17 +271,19 @@ def _fingerprint(
     reranker: Reranker,
     top_k: int,
     fusion: Fusion,
+    made_from: object,
 ) -> dict[str, Any]:
     """What a journal's lines depend on; another fingerprint begins anew."""
     digest = hashlib.sha256(np.ascontiguousarray(rows).tobytes())
     digest.update(np.ascontiguousarray(scores).tobytes())
-    for item in task.queries:
-        digest.update(f"{item.id}\n".encode())
+    for item in (*task.queries, *task.gallery):
+        digest.update(f"{item.id}\n{item.path}\n".encode())
     return {
         "task": task.title,
         "split": task.split,
         "lists": digest.hexdigest(),
         "reranker": getattr(reranker, "about", reranker.name),
+        "made_from": repr(made_from),
         "top_k": top_k,
         "base_weight": fusion.base_weight,
         "gate_margin": fusion.gate_margin,

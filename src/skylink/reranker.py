@@ -29,8 +29,8 @@ NAMES = ("none", "dense", "matching")
 class Reranker(Protocol):
     """Looks at a photo and its candidates together.
 
-    It may also have `about: str`, what it is in words, and `max_candidates: int | None`, the most
-    that it can score together.
+    It may also have `about: str`, what it is in words, `max_candidates: int | None`, the most that
+    it can score together, and `fusion: Fusion | None`, as fitted when it was trained.
 
     Attributes:
         name: as the command line and the results call it.
@@ -113,6 +113,12 @@ def checked_scores(
     if not np.isfinite(scores).all():
         raise RerankError(f"re-ranker {reranker.name} returned scores that are not finite")
     return scores
+
+
+def fusion_of(reranker: Reranker | None) -> Fusion:
+    """The fusion that was fitted when the re-ranker was trained, else the re-ranker alone."""
+    fitted: Fusion | None = getattr(reranker, "fusion", None)
+    return fitted or Fusion()
 
 
 def rerank(

@@ -390,7 +390,7 @@ MISSING = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["torch", "torchvision", "transformers", "psutil"])
+@pytest.mark.parametrize("module", ["torch", "transformers", "psutil"])
 def test_the_missing_extra_is_said(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MISSING.format(module=module))],

@@ -70,6 +70,12 @@ def test_no_more_in_flight_than_allowed(server: FakeServer, client: Make) -> Non
     assert server.most_at_once == 3
 
 
+def test_waiting_for_room_is_not_waiting_for_the_server(server: FakeServer, client: Make) -> None:
+    server.handlers["/x"] = lambda _: Reply(GOOD, pause_s=0.15)
+    answers = client(concurrency=1, timeout_s=0.6, retries=0).post("/x", [{}] * 8, Models)
+    assert len(answers) == 8
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(server: FakeServer, client: Make, status: int) -> None:
     replies(server, Reply(b"busy", status), Reply(b"busy", status), GOOD)

@@ -91,16 +91,21 @@ def test_without_token_ids_the_likeliest_tokens_are_read(server: FakeServer, rem
 @pytest.mark.parametrize(
     "tokens",
     [
-        lambda begun: [1, 2, *([8, 9] if begun else [])],  # two tokens
-        lambda begun: [1, 5, 8] if begun else [1, 2],  # another beginning
-        lambda begun: [1, 2, 8] if begun else [1, 2],  # the same for both
-        lambda begun: [1, 2],  # none
+        {"": [1, 2], "Yes": [1, 2, 8, 9], "No": [1, 2, 8, 10]},  # two tokens
+        {"": [1, 2], "Yes": [1, 5, 8], "No": [1, 5, 9]},  # another beginning
+        {"": [1, 2], "Yes": [1, 2, 8], "No": [1, 2, 8]},  # the same for both
+        {"": [1, 2], "Yes": [1, 2], "No": [1, 2]},  # none
+        {"": [1, 2], "Yes": [1, 2, 8], "No": [1, 2, 8, 9]},  # only one of them
     ],
 )
 def test_answers_that_are_not_single_tokens_have_no_ids(
-    server: FakeServer, remote: Make, tokens: Callable[[bool], list[int]]
+    server: FakeServer, remote: Make, tokens: dict[str, list[int]]
 ) -> None:
-    server.handlers[TOKENIZE] = lambda body: {"tokens": tokens(len(body["messages"]) > 1)}
+    def answer(body: Any) -> Any:
+        begun = body["messages"][1:]
+        return {"tokens": tokens[begun[0]["content"] if begun else ""]}
+
+    server.handlers[TOKENIZE] = answer
     remote().check()
     assert "logprob_token_ids" not in server.asked(CHAT)[-1]
 

@@ -1,4 +1,7 @@
-"""`skylink evaluate --benchmark` and `--run`: a base and a re-ranker on a published protocol."""
+"""`skylink evaluate --benchmark` and `--run`: a base and a re-ranker on a published protocol.
+
+What `skylink rerank` shares with it is here too.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skylink.commands import options, terminal
-from skylink.commands.lvlm_options import takes_lvlm
+from skylink.commands import terminal
 from skylink.lvlm.options import LvlmOptions
 
 if TYPE_CHECKING:
     from skylink.benchmark import BenchmarkResults
     from skylink.datasets import Task
     from skylink.relevance import Relevance
+    from skylink.reranker import Fusion, Reranker
     from skylink.retrieval_metrics import RetrievalFigures
 
 BENCHMARK = "Published benchmarks"
@@ -73,8 +76,7 @@ def evaluate_benchmark(
     retriever: str,
     reranker: str,
     top_k: int,
-    base_weight: float,
-    gate: float | None,
+    fusion: Fusion | None,
     strict: bool,
     limit: int | None,
     every: int,
@@ -87,53 +89,85 @@ def evaluate_benchmark(
     Raises:
         OptionError, DatasetError, ModelError, RunError: see the library's functions.
     """
+    from dataclasses import replace
+
     from skylink.bases import open_base
-    from skylink.benchmark import benchmark_results
+    from skylink.benchmark import benchmark_results, ranked_under
     from skylink.files import write_atomic
     from skylink.rerank_run import rerank_lists
-    from skylink.reranker import Fusion, make_task_reranker
+    from skylink.reranker import fusion_of
 
     convention = parse_distractors(distractors)
     for file in (out, save_run):
         if file is not None:
             terminal.require_writable(file.parent)
     task, relevance = open_task(name, root, task_name, split, every=every, limit=limit)
+    stage = open_stage(reranker, task, lvlm, top_k)
     terminal.say(
         f"{task.title}, {task.split} split: {len(task.queries):,} queries in a gallery of "
         f"{len(task.gallery):,}, {convention.value}; base: {retriever}"
     )
     with terminal.progress("pictures") as report:
         base = open_base(retriever, task, relevance, progress=report)
-    reranked, about = None, "none"
-    if reranker != "none":
-        terminal.say_what_loads(reranker)
-        stage = make_task_reranker(reranker, task, lvlm)
-        assert stage is not None
-        check_limit(stage, top_k)
+    reranked, about, journal = None, "none", None
+    if stage is not None:
         about = getattr(stage, "about", stage.name)
-        terminal.say(f"re-rank the best {top_k} by {about}")
+        terminal.say(f"Re-ranking the best {top_k} by {about}")
         journal = None if out is None else out.with_name(f"{out.name}.journal")
         with terminal.progress("queries") as report:
             reranked = rerank_lists(
                 task, base.rows, base.scores, stage, top_k=top_k, strict=strict,
-                fusion=Fusion(base_weight=base_weight, gate_margin=gate),
-                journal=journal, progress=report,
+                fusion=fusion or fusion_of(stage), journal=journal,
+                made_from=(reranker, replace(lvlm, on_prompt=None)), progress=report,
             )  # fmt: skip
     results = benchmark_results(
         task, relevance, base, reranked, reranker=about, top_k=top_k, distractors=convention
     )
     terminal.print_table(results_table(results))
-    for note, count in list(results.rerank_notes.items())[:10]:
-        terminal.warn(f"{count} queries not re-ranked: {note}")
+    warn_of(results.rerank_notes)
     if out is not None:
         write_atomic(out, results.model_dump_json(indent=2) + "\n")
-        out.with_name(f"{out.name}.journal").unlink(missing_ok=True)
         terminal.say(f"Wrote {out}")
     if save_run is not None:
         rows = base.rows if reranked is None else reranked.rows
         scores = base.scores if reranked is None else reranked.scores
-        write_lists(save_run, task, relevance, rows, scores, tag=about.split()[0])
+        tag = base.name if stage is None else stage.name
+        rows, scores = ranked_under(rows, relevance, convention, scores)
+        write_lists(save_run, task, relevance, rows, scores, tag=tag)
+    if journal is not None:
+        journal.unlink(missing_ok=True)
     return results
+
+
+def open_stage(name: str, task: Task, lvlm: LvlmOptions, top_k: int) -> Reranker | None:
+    """The re-ranker of a name over a benchmark's pictures, before anything long is done.
+
+    Raises:
+        OptionError: there is no such one, or it can't take that many candidates.
+        ModelError: it can't be loaded.
+    """
+    from skylink.errors import OptionError
+    from skylink.reranker import make_task_reranker
+
+    if top_k < 1:
+        raise OptionError(f"top-k {top_k} is not at least 1", hint="--top-k 10")
+    terminal.say_what_loads(name)
+    stage = make_task_reranker(name, task, lvlm)
+    limit = getattr(stage, "max_candidates", None)
+    if limit is not None and top_k > limit:
+        raise OptionError(
+            f"top-k {top_k} is more than the {limit} candidates that it can score together",
+            hint=f"--top-k {limit}",
+        )
+    return stage
+
+
+def warn_of(notes: dict[str, int], most: int = 10) -> None:
+    """Say why queries were not re-ranked, the commonest reasons first."""
+    for note, count in sorted(notes.items(), key=lambda item: -item[1])[:most]:
+        terminal.warn(f"{count} not re-ranked: {note}")
+    if len(notes) > most:
+        terminal.warn(f"{len(notes) - most} more reasons are not shown")
 
 
 def open_task(
@@ -197,32 +231,17 @@ def parse_distractors(text: str) -> Any:
     return Distractors[text]
 
 
-def check_limit(reranker: Any, top_k: int) -> None:
-    """Refuse more candidates than a re-ranker takes, before any is scored.
-
-    Raises:
-        OptionError: too many.
-    """
-    from skylink.errors import OptionError
-
-    limit = getattr(reranker, "max_candidates", None)
-    if limit is not None and top_k > limit:
-        raise OptionError(
-            f"top-k {top_k} is more than the {limit} candidates that it can score together",
-            hint=f"--top-k {limit}",
-        )
-
-
 def write_lists(
     path: Path, task: Task, relevance: Relevance, rows: Any, scores: Any, *, tag: str
 ) -> None:
     """A run file, and the qrels beside it."""
+    from skylink.bases import to_run
     from skylink.runfiles import write_run, write_trec_qrels
-    from skylink.runs import Qrels, Run
+    from skylink.runs import Qrels
 
-    queries, gallery = [q.id for q in task.queries], [g.id for g in task.gallery]
-    write_run(path, Run.from_arrays(queries, gallery, rows, scores, tag=tag or "skylink"))
+    write_run(path, to_run(task, rows, scores, tag=Path(tag).name))
     qrels = path.with_name(f"{path.name}.qrels")
+    queries, gallery = [q.id for q in task.queries], [g.id for g in task.gallery]
     write_trec_qrels(qrels, Qrels.from_relevance(relevance, queries, gallery))
     terminal.say(f"Wrote {path} and {qrels}")
 
@@ -284,7 +303,10 @@ def score_run(run: Path, qrels: Path | None, out: Path | None) -> None:
     from skylink.runs import evaluate_run
 
     if qrels is None:
-        raise OptionError("--run needs --qrels FILE", hint="or --benchmark NAME --root DIR")
+        raise OptionError(
+            "--run needs --qrels FILE",
+            hint=f"or --benchmark NAME --root DIR --retriever {terminal.quoted(run)}",
+        )
     figures: RetrievalFigures = evaluate_run(
         read_run(run), read_trec_qrels(qrels), k=(1, 5, 10, 20)
     )
@@ -303,75 +325,3 @@ def score_run(run: Path, qrels: Path | None, out: Path | None) -> None:
     if out is not None:
         write_atomic(out, json.dumps(found, indent=2) + "\n")
         terminal.say(f"Wrote {out}")
-
-
-@takes_lvlm
-def rerank(
-    retriever: Annotated[
-        str,
-        typer.Argument(
-            metavar="BASE",
-            help="A run (TREC or .jsonl), descriptors (.npz, .mat), or an encoder's name.",
-            show_default=False,
-        ),
-    ],
-    benchmark: Annotated[
-        str, typer.Option("--benchmark", metavar="NAME", help="`skylink datasets` lists them.")
-    ],
-    root: Annotated[Path, typer.Option("--root", metavar="DIR", help="Where its copy is.")],
-    reranker: options.Reranker,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The re-ranked run to write.")
-    ],
-    task: TaskName = None,
-    split: SplitName = "test",
-    top_k: options.TopK = 10,
-    base_weight: options.BaseWeight = 0.0,
-    gate: options.GateMargin = None,
-    every: Annotated[int, typer.Option("--every", min=1, help="Only every Nth query.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="A query whose re-ranking fails is an error.")
-    ] = False,
-    *,
-    lvlm: LvlmOptions,
-) -> None:
-    """Re-rank any base's candidates and write a run file back.
-
-    A run that was interrupted goes on where it stopped when the same command is given again.
-    """
-    from skylink.bases import open_base
-    from skylink.errors import OptionError
-    from skylink.rerank_run import rerank_lists
-    from skylink.reranker import Fusion, make_task_reranker
-
-    terminal.require_writable(out.parent)
-    opened, relevance = open_task(benchmark, root, task, split, every=every, limit=limit)
-    terminal.say_what_loads(reranker)
-    stage = make_task_reranker(reranker, opened, lvlm)
-    if stage is None:
-        raise OptionError("there is nothing to do without a re-ranker", hint="--reranker matching")
-    check_limit(stage, top_k)
-    terminal.say(
-        f"Re-ranking the best {top_k} of {len(opened.queries):,} queries of {opened.title} by "
-        f"{getattr(stage, 'about', stage.name)}"
-    )
-    with terminal.progress("pictures") as report:
-        base = open_base(retriever, opened, relevance, progress=report)
-    journal = out.with_name(f"{out.name}.journal")
-    with terminal.progress("queries") as report:
-        done = rerank_lists(
-            opened, base.rows, base.scores, stage, top_k=top_k, strict=strict,
-            fusion=Fusion(base_weight=base_weight, gate_margin=gate),
-            journal=journal, progress=report,
-        )  # fmt: skip
-    write_lists(out, opened, relevance, done.rows, done.scores, tag=stage.name)
-    journal.unlink(missing_ok=True)
-    terminal.say(f"Re-ranked {int(done.reranked.sum()):,} queries, {int(done.failed.sum())} failed")
-    for note, count in list(done.notes.items())[:10]:
-        terminal.warn(f"{count} not re-ranked: {note}")
-    terminal.say(f"Next: skylink evaluate --run {terminal.quoted(out)} "
-                 f"--qrels {terminal.quoted(f'{out}.qrels')}")  # fmt: skip
-    if done.failed.any():
-        every_one = bool(done.failed.all())
-        raise typer.Exit(terminal.ALL_FAILED if every_one else terminal.SOME_FAILED)

@@ -52,7 +52,7 @@ def evaluate(
     retriever: options.Retriever = "auto",
     reranker: options.Reranker = "none",
     top_k: options.TopK = 20,
-    base_weight: options.BaseWeight = 0.0,
+    base_weight: options.BaseWeight = None,
     gate: options.GateMargin = None,
     prior: options.PriorText = None,
     tolerance_m: Annotated[
@@ -155,7 +155,7 @@ def evaluate(
         results = benchmark_run.evaluate_benchmark(
             benchmark, root, task, split, distractors,
             retriever="embedded" if retriever == "auto" else retriever,
-            reranker=reranker, top_k=top_k, base_weight=base_weight, gate=gate, strict=strict,
+            reranker=reranker, top_k=top_k, fusion=options.fusion(base_weight, gate), strict=strict,
             limit=limit, every=every, out=out, save_run=save_run, lvlm=lvlm,
         )  # fmt: skip
         if results.rerank_failed:
@@ -173,7 +173,6 @@ def evaluate(
     from skylink.hypotheses import SearchSpace
     from skylink.localizer import Localizer
     from skylink.queries import check_against_map, missing_files, near_misses, require_files
-    from skylink.reranker import Fusion
 
     area = options.parse_prior(prior)
     plan = evaluate_conditions.Plan.parse(conditions, severities)
@@ -198,7 +197,7 @@ def evaluate(
         reranker=reranker,
         top_k=top_k,
         space=space,
-        fusion=Fusion(base_weight=base_weight, gate_margin=gate),
+        fusion=options.fusion(base_weight, gate),
         strict=strict,
         lvlm=lvlm,
     )

@@ -41,7 +41,7 @@ def locate(
     retriever: options.Retriever = "auto",
     reranker: options.Reranker = "none",
     top_k: options.TopK = 10,
-    base_weight: options.BaseWeight = 0.0,
+    base_weight: options.BaseWeight = None,
     gate: options.GateMargin = None,
     prior: options.PriorText = None,
     gps_prior: Annotated[
@@ -129,7 +129,6 @@ def locate(
     from skylink.gallery import Gallery
     from skylink.hypotheses import SearchSpace
     from skylink.localizer import Localizer
-    from skylink.reranker import Fusion
     from skylink.types import Telemetry
 
     area = options.parse_prior(prior)
@@ -154,7 +153,7 @@ def locate(
         retriever=retriever,
         reranker=reranker,
         top_k=top_k,
-        fusion=Fusion(base_weight=base_weight, gate_margin=gate),
+        fusion=options.fusion(base_weight, gate),
         space=SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error),
         strict=strict,
         lvlm=lvlm,

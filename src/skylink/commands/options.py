@@ -11,6 +11,7 @@ from skylink.errors import OptionError, QueriesError
 
 if TYPE_CHECKING:
     from skylink.queries import QueryRow
+    from skylink.reranker import Fusion
     from skylink.types import Prior, Telemetry
 
 SEARCH, ALIGN, OUTPUT = "Search", "Camera", "Output"
@@ -73,11 +74,13 @@ AltitudeError = Annotated[
     ),
 ]
 BaseWeight = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--base-weight",
         metavar="0..1",
-        help="Share of the retriever's own score in the re-ranked one.",
+        help="Share of the retriever's own score in the re-ranked one. [default: as fitted with a "
+        "trained re-ranker, else 0]",
+        show_default=False,
         rich_help_panel=SEARCH,
     ),
 ]
@@ -101,6 +104,19 @@ EvidenceFolder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def fusion(base_weight: float | None, gate: float | None) -> Fusion | None:
+    """What was asked for; None where nothing was, and the re-ranker's own is used.
+
+    Raises:
+        OptionError: out of range.
+    """
+    from skylink.reranker import Fusion
+
+    if base_weight is None and gate is None:
+        return None
+    return Fusion(base_weight=base_weight or 0.0, gate_margin=gate)
 
 
 def parse_prior(text: str | None) -> Prior | None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from skylink.camera import ground_to_pixel
 from skylink.conditions.condition import Condition, with_image
 from skylink.conditions.pixels import (
-    blended,
     enlarged,
     exposed,
+    from_linear,
     reference_size,
     to_linear,
 )
@@ -91,9 +91,10 @@ def long_shadow(query: Query, elevation_deg: float, generator: np.random.Generat
         if pixels is not None:
             cv2.fillConvexPoly(mask, cv2.convexHull(pixels), 255, cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.5, width / 600))
-    in_shadow = to_linear(query.image) * np.array(SKY_SHARE, np.float32)
     share = enlarged(np.asarray(soft, np.float32), query.image)
-    return with_image(query, blended(query.image, in_shadow, share))
+    light = to_linear(query.image)
+    light *= 1 - share[..., None] * (1 - np.array(SKY_SHARE, np.float32))
+    return with_image(query, from_linear(light))
 
 
 def _outline(*, wide: float, deep: float, corners: int, turn: float) -> NDArray[np.float64]:

@@ -93,6 +93,9 @@ def drop_known(tensors: Tensors, unused: Collection[str]) -> Tensors:
 def load_whole(network: Any, tensors: Tensors, origin: str) -> None:
     """Fill a torch.nn.Module: nothing missing, nothing left over, every shape right.
 
+    The network may have been built on torch's meta device, if it makes no tensors of its own
+    besides those of its `state_dict`: so building it costs neither memory nor time.
+
     Raises:
         ModelError: naming the first key that doesn't fit.
     """
@@ -113,7 +116,8 @@ def load_whole(network: Any, tensors: Tensors, origin: str) -> None:
             )
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{origin}: {key} holds values that are not finite")
-    network.load_state_dict(tensors, strict=True)
+    cast = {key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()}
+    network.load_state_dict(cast, strict=True, assign=True)
 
 
 def _unpacked_bytes(path: Path) -> int:

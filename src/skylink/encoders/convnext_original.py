@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from skylink.encoders.checkpoint import AFFINE, leaves
+from skylink.encoders.extra import torch
 from skylink.encoders.timm_encoder import create
 
 PREFIX = "model_1.convnext."
@@ -24,13 +25,14 @@ _BLOCK = {
 
 
 def make_convnext(name: str, **size: Any) -> tuple[Any, dict[str, str]]:
-    """(timm's network without a classifier, original key -> timm's key).
+    """(timm's network without a classifier or weights, original key -> timm's key).
 
     Args:
         name: timm's name, such as `convnext_base`.
         size: `depths` and `dims`, four numbers each, to make a small one.
     """
-    network = create(name, pretrained=False, num_classes=0, **size)
+    with torch.device("meta"):
+        network = create(name, pretrained=False, num_classes=0, **size)
     names = {"norm": "head.norm"}
     for stage, layers in enumerate(network.stages):
         names |= {

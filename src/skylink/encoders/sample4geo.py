@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skylink.encoders.extra import torch
 from skylink.encoders.published import OPENCV_384, published_encoder
 from skylink.encoders.timm_encoder import MADE_BY, create
 from skylink.encoders.torch_encoder import Preprocessing, TorchEncoder
@@ -26,10 +27,12 @@ def load_sample4geo(
     Raises:
         ModelError: the file can't be read or is not this architecture's, whole.
     """
+    with torch.device("meta"):
+        network = create(ARCHITECTURE, pretrained=False, num_classes=0, **size)
     return published_encoder(
         "sample4geo",
         path,
-        create(ARCHITECTURE, pretrained=False, num_classes=0, **size),
+        network,
         preprocessing,
         prefix="model.",
         unused=("logit_scale",),

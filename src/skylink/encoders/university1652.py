@@ -85,7 +85,8 @@ def load_university1652(path: str, trunk: Any = None) -> TorchEncoder:
         ModelError: a file can't be read, is not this architecture's, or the views differ.
     """
     options = _read_options(Path(path).expanduser().with_name("opts.yaml"))
-    network = Baseline(int(options["stride"]), options["pool"], trunk)
+    with torch.device("meta"):
+        network = Baseline(int(options["stride"]), options["pool"], trunk)
     tensors = drop_known(read_tensors(path), CLASSIFIERS)
     load_whole(network, _one_for_both(tensors, path), path)
     return TorchEncoder(

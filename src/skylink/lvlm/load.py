@@ -82,6 +82,7 @@ def load_scorer(checkpoint: str, options: LvlmOptions | None = None) -> Scorer:
         replace(settled, plain=settled.plain or not agrees_with_plain(backbone)),
         head=head,
         cache=cache,
+        info=info,
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from skylink.errors import RerankError
+from skylink.lvlm.adapter import AdapterInfo
 from skylink.lvlm.backbone import Backbone, Encoded, out_of_memory
 from skylink.lvlm.cache import FeatureCache, ImageFeatures, picture_key
 from skylink.lvlm.engine import Engine
@@ -42,6 +43,7 @@ class Scorer:
             `plain` is the slow reference way, without any feature reused.
         head: the trained value head for pointwise scoring; None: log-odds of Yes.
         cache: tiles' features on disk; None keeps none.
+        info: what an adapter's folder says of itself.
 
     Raises:
         ModelError: the checkpoint can't be asked this way: no chat template, one that doesn't
@@ -56,8 +58,10 @@ class Scorer:
         *,
         head: ValueHead | None = None,
         cache: FeatureCache | None = None,
+        info: AdapterInfo | None = None,
     ) -> None:
         self.backbone, self.template, self.cache = backbone, template, cache
+        self.info = info
         self.options = options = options or LvlmOptions()
         memory = options.memory_gb
         self.engine = Engine(backbone, memory_bytes=None if memory is None else int(memory * 2**30))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skylink.lvlm.options import LvlmOptions
+from skylink.reranker import Fusion
 from skylink.showing import GalleryShow, Show
 from skylink.types import Candidate, Query
 
@@ -40,6 +41,14 @@ class LvlmReranker:
         from skylink.lvlm.scorer import MAX_LISTWISE
 
         return MAX_LISTWISE if self.scorer.mode == "listwise" else None
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """How the base takes part, as fitted on the training split's validation lists."""
+        info = self.scorer.info
+        if info is None or info.base_weight is None:
+            return None
+        return Fusion(base_weight=info.base_weight, gate_margin=info.gate_margin)
 
     @property
     def about(self) -> str:

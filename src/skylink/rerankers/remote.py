@@ -255,7 +255,7 @@ class RemoteReranker:
         if options.mode == "listwise" and len(showing.candidates) > len(LETTERS):
             raise RerankError(
                 f"{len(showing.candidates)} candidates are too many for a listwise prompt",
-                hint=f"at most {len(LETTERS)}",
+                hint=f"at most --top-k {len(LETTERS)}, or pairwise mode",
             )
         facts = options.facts
         if self.on_prompt is not None:

@@ -1,15 +1,18 @@
 """Training of vision-language re-rankers: candidate lists in, a finished adapter folder out.
 
-    config.py        what can be chosen, in one TOML or YAML file
+    config.py        what can be chosen; config_file.py: as TOML or YAML
     data.py          mined lists, their order, and which candidates of a list a step sees
     pictures.py      the lists' photos and candidates as visual features, each computed once
-    groups.py        scores of one list with gradients
+    groups.py        states of one list with gradients, its shared beginning computed once
     model.py         what is trained: LoRA weights, value head, or the head alone
+    scoring.py       scores of lists; a frozen model's states computed once
+    processes.py     one process or several
     state.py         checkpoints from which a killed run goes on to the same losses
+    journal.py       log.jsonl and TensorBoard
     trainer.py       the loop
     validation.py    scores and recall on validation lists
     fusion.py        weight, gate and temperature, fitted on those
     finish.py        the finished folder
 
-`skylink train` is the command line of it. Only `config.py` can be imported without torch.
+`skylink train` is the command line of it. Only `config*.py` can be imported without torch.
 """

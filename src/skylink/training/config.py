@@ -1,45 +1,37 @@
-"""Everything that can be chosen of a training, read from one TOML or YAML file. Imports no torch.
-
-Paths in a file are relative to that file. `default_text` is a commented file to begin with.
-"""
+"""Everything that can be chosen of a training. Imports no torch; `config_file.py` reads it."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from skylink.errors import OptionError
 from skylink.lvlm.options import Way
 from skylink.prompt import template_of
 from skylink.soft_labels import Source
 
-MAX_BYTES = 2**20
 
-
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Data(_Section):
+class Data(Section):
     """What is learnt from."""
 
-    train: Path = Field(description="lists of the training split, as `skylink mine` writes them")
+    train: Path = Field(description="mined lists of the training split (`skylink mine`)")
     validation: tuple[Path, ...] = Field(
         default=(),
         description="other lists of the training split: they stop the training, choose its best "
         "step and fit the fusion; never the test split",
     )
-    pictures: Path | None = Field(
+    folder: Path | None = Field(
         default=None,
-        description="gallery or dataset folder that the lists are about; by default the one that "
-        "they were mined from",
+        description="the dataset's folder, which pictures' paths in the lists are relative to; by "
+        "default the folder of the lists",
+    )
+    gallery: Path | None = Field(
+        default=None, description="the gallery of the lists, where candidates are places on a map"
     )
     list_size: int = Field(
         default=10, ge=2, le=100, description="candidates of a list that a step sees"
@@ -51,7 +43,7 @@ class Data(_Section):
     )
 
 
-class Asking(_Section):
+class Asking(Section):
     """How the model is asked; saved with it and used again."""
 
     template: str = Field(default="pointwise-v1", description="a pointwise prompt template")
@@ -65,7 +57,7 @@ class Asking(_Section):
         return template_of(name, "pointwise").name
 
 
-class Tune(_Section):
+class Tune(Section):
     """What is trained."""
 
     how: Literal["head", "lora"] = Field(
@@ -83,7 +75,7 @@ class Tune(_Section):
     )
 
 
-class Loss(_Section):
+class Loss(Section):
     """What is minimised."""
 
     name: str = Field(default="relational", description="see docs/training.md for the list")
@@ -92,7 +84,7 @@ class Loss(_Section):
     )
 
 
-class Labels(_Section):
+class Labels(Section):
     """Where soft labels come from."""
 
     source: Literal["stored"] | Source = Field(
@@ -112,7 +104,7 @@ class Labels(_Section):
     )
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """AdamW, linear warm-up and cosine decay."""
 
     epochs: float = Field(default=1.0, gt=0, le=10_000, description="passes over the lists")
@@ -131,7 +123,7 @@ class Optimizer(_Section):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
 
 
-class Compute(_Section):
+class Compute(Section):
     """How it is computed."""
 
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1")
@@ -149,7 +141,7 @@ class Compute(_Section):
     cache_gb: float = Field(default=50.0, ge=0, le=100_000, description="its bound; 0 keeps none")
 
 
-class Validation(_Section):
+class Validation(Section):
     """When validation lists are looked at."""
 
     every: int | None = Field(default=None, ge=1, description="steps; by default four times")
@@ -161,14 +153,14 @@ class Validation(_Section):
     )
 
 
-class Checkpoints(_Section):
+class Checkpoints(Section):
     """What a killed run goes on from."""
 
     every: int = Field(default=100, ge=1, description="steps")
     keep: int = Field(default=2, ge=1, description="of the last ones")
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """A training; see the sections."""
 
     checkpoint: str = Field(description="model to train: hub name, preset or folder")
@@ -200,191 +192,16 @@ class TrainConfig(_Section):
         return self.model_dump(mode="json")
 
 
-FREE = ("out", "checkpoints.", "compute.cache", "data.train", "data.validation", "data.pictures")
+FREE = (
+    "out",
+    "checkpoints.",
+    "compute.cache",
+    "data.train",
+    "data.validation",
+    "data.folder",
+    "data.gallery",
+)
 """What may change between a killed run and its continuation; of lists the content may not."""
-
-EXAMPLES = {"checkpoint": "qwen2-vl-7b", "out": "reranker", "train": "train.jsonl"}
-
-
-def read_config(path: Path) -> TrainConfig:
-    """A training's choices from a TOML or YAML file.
-
-    Raises:
-        OptionError: it can't be read, or a key or value in it can't be used; the nearest key is
-            named.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise OptionError(f"{path} is larger than {MAX_BYTES >> 20} MB: no configuration")
-        text = data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(
-            f"{path} can't be read: {getattr(error, 'strerror', None) or error}",
-            hint="`skylink train --print-config > train.toml` writes one to begin with",
-        ) from error
-    loaded = _parse(path, text)
-    if not isinstance(loaded, dict):
-        raise OptionError(f"{path} holds no keys", hint="`skylink train --print-config` shows them")
-    try:
-        config = TrainConfig.model_validate(loaded)
-    except ValidationError as error:
-        raise _complaint(path, error) from error
-    return _anchored(config, path.parent)
-
-
-def default_text() -> str:
-    """A TOML file with every key, its default and what it means."""
-    parts = ["# A training of a re-ranker: `skylink train FILE`. Paths are relative to this file."]
-    plain = {n: f for n, f in TrainConfig.model_fields.items() if _section_of(f) is None}
-    parts += [_line(name, field) for name, field in plain.items()]
-    for name, field in TrainConfig.model_fields.items():
-        section = _section_of(field)
-        if section is not None:
-            parts.append(f"\n# {(section.__doc__ or '').strip()}\n[{name}]")
-            parts += [_line(key, inner) for key, inner in section.model_fields.items()]
-    return "\n".join(parts) + "\n"
-
-
-def toml_text(config: TrainConfig) -> str:
-    """The whole configuration as TOML that `read_config` reads again."""
-    values = config.json_dict()
-    lines = [_assign(k, v) for k, v in values.items() if not isinstance(v, dict)]
-    for name, section in values.items():
-        if isinstance(section, dict):
-            lines += ["", f"[{name}]", *(_assign(k, v) for k, v in section.items())]
-    return "\n".join(line for line in lines if not line.startswith("# ")) + "\n"
-
-
-def fields() -> list[tuple[str, str, str]]:
-    """(key, default as TOML, meaning) of everything that can be chosen, for docs and help."""
-    rows = []
-    for name, field in TrainConfig.model_fields.items():
-        section = _section_of(field)
-        inner = {name: field} if section is None else section.model_fields
-        for key, f in inner.items():
-            dotted = key if section is None else f"{name}.{key}"
-            default = "" if f.is_required() else _toml(f.get_default(call_default_factory=True))
-            rows.append((dotted, default, f.description or ""))
-    return rows
-
-
-def _parse(path: Path, text: str) -> Any:
-    if path.suffix.lower() in (".yaml", ".yml"):
-        try:
-            import yaml
-        except ImportError as error:
-            raise OptionError(
-                f"{path}: YAML can't be read here", hint="pip install pyyaml, or write TOML"
-            ) from error
-        try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
-            words = " ".join(str(error).split())
-            raise OptionError(f"{path} is not YAML: {words}", hint="or write TOML") from error
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise OptionError(
-            f"{path} is not TOML: {error}", hint="texts and paths stand between quotes"
-        ) from error
-
-
-def _complaint(path: Path, error: ValidationError) -> OptionError:
-    """The first thing that is wrong, with the nearest key where a key is unknown."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    key = ".".join(where)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, OptionError):
-        return OptionError(f"{path}: {key}: {cause.message}", hint=cause.hint)
-    if first["type"] == "extra_forbidden":
-        return OptionError(f"{path}: there is no key {key}", hint=_nearest(where))
-    if first["type"] == "missing":
-        return OptionError(
-            f"{path}: {key} is missing", hint="`skylink train --print-config` explains every key"
-        )
-    given = first.get("input")
-    return OptionError(
-        f"{path}: {key} = {given!r}: {first['msg']}",
-        hint="`skylink train --print-config` explains every key",
-    )
-
-
-def _nearest(where: list[str]) -> str:
-    known = [name for name, _, _ in fields()]
-    key = ".".join(where)
-    by_end: dict[str, str] = {}
-    for name in known:
-        by_end.setdefault(name.rsplit(".", 1)[-1], name)
-    near = get_close_matches(key, known, n=1, cutoff=0.75)
-    ends = get_close_matches(where[-1], by_end, n=1, cutoff=0.6)
-    if near or ends:
-        return f"did you mean {near[0] if near else by_end[ends[0]]!r}?"
-    return "`skylink train --print-config` shows them all"
-
-
-def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
-    """The same with paths that do not depend on where the command is run."""
-
-    def anchor(path: Path) -> Path:
-        return (folder / path.expanduser()).absolute()
-
-    data = config.data.model_copy(
-        update={
-            "train": anchor(config.data.train),
-            "validation": tuple(anchor(path) for path in config.data.validation),
-            "pictures": None if config.data.pictures is None else anchor(config.data.pictures),
-        }
-    )
-    cache = config.compute.cache
-    compute = config.compute.model_copy(update={"cache": None if cache is None else anchor(cache)})
-    beside = anchor(Path(config.checkpoint))
-    checkpoint = str(beside) if beside.is_dir() else config.checkpoint
-    return config.model_copy(
-        update={
-            "checkpoint": checkpoint, "out": anchor(config.out), "data": data, "compute": compute
-        }
-    )  # fmt: skip
-
-
-def _section_of(field: FieldInfo) -> type[_Section] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, _Section) else None
-
-
-def _line(name: str, field: FieldInfo) -> str:
-    """A key with its meaning before it; keys without a value are comments."""
-    about = field.description or ""
-    if field.is_required():
-        return f"{name} = {_toml(EXAMPLES[name])}  # {about}"
-    default = field.get_default(call_default_factory=True)
-    if default is None:
-        return f"# {name} = {_example(field.annotation)}  # {about}"
-    return f"{name} = {_toml(default)}  # {about}"
-
-
-def _example(kind: Any) -> str:
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    return "0" if int in kinds else "0.5" if float in kinds else '"..."'
-
-
-def _assign(key: str, value: Any) -> str:
-    return f"# {key}" if value is None else f"{key} = {_toml(value)}"
-
-
-def _toml(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
-        return f"{{{inner}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, float):
-        return repr(value)
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -88,6 +88,6 @@ def _tree_mask(shared: int, lengths: torch.Tensor, backbone: Backbone) -> torch.
 def _computed_in(backbone: Backbone) -> torch.dtype:
     """What attention is computed in: autocast's type where it is on."""
     device = backbone.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return backbone.dtype
+    on = torch.is_autocast_enabled(device)
+    kind: torch.dtype = torch.get_autocast_dtype(device) if on else backbone.dtype
+    return kind

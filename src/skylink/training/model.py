@@ -219,7 +219,7 @@ def _with_lora(backbone: Backbone, tune: Tune, seed: int) -> Any:
             backbone.model,
             LoraConfig(
                 r=tune.r, lora_alpha=tune.alpha, lora_dropout=tune.dropout, target_modules=wanted
-            ),  # type: ignore[arg-type]  # any scale is a scale
+            ),
         )
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,6 +91,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
 
 
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints of an earlier run, which a new one must not be continued from."""
+    with output_errors(folder):
+        for old in checkpoints(folder):
+            old.unlink(missing_ok=True)
+
+
 def load(path: Path) -> Saved:
     """What `save` wrote.
 
@@ -111,8 +117,3 @@ def load(path: Path) -> Saved:
             f"{path} can't be read: {' '.join(str(error).split())[:200]}",
             hint="remove it to go on from the one before, or begin anew with --fresh",
         ) from error
-
-
-def same_lists(saved: Saved, lists: Sequence[str]) -> bool:
-    """Whether the files of lists are what they were."""
-    return list(lists) == list(saved.lists)
