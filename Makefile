@@ -6,7 +6,7 @@ BASE := $(VENV)/.installed
 FULL := $(VENV)/.installed-full
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types bench clean
+.PHONY: help install demo test test-fast test-server lint format types bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: $(FULL)  ## all tests; the real-data ones run where ../shared/data is ther
 test-fast: $(FULL)  ## without the slow ones
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow'
 
+test-server: $(FULL)  ## remote scores against a real vLLM (makes .venv-vllm, 3.5 GB)
+	$(BIN)/python scripts/server_test.py
+
 lint: $(FULL)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +54,4 @@ bench: $(FULL)  ## every benchmark, into bench-results/
 	  $(BIN)/python $$b --json bench-results/$$(basename $$b .py).json; done
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) skylink-demo bench-results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-vllm skylink-demo bench-results .pytest_cache .mypy_cache .ruff_cache

@@ -64,6 +64,7 @@ FROZEN = {
     "pointwise-v1": "4dc2b60e72139056",
     "pointwise-short-v1": "f794c46bbbb856cf",
     "qwen3-reranker-v1": "4d3e6790e3c75335",
+    "listwise-ranking-v1": "95125a73f17f21d5",
     "listwise-v1": "376946698d14caeb",
     "pairwise-v1": "e01d857be75a23b7",
 }

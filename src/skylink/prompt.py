@@ -182,7 +182,9 @@ def _qwen3_reranker(photo: Facts, candidates: Sequence[Facts]) -> Prompt:
     )
 
 
-def _lettered(photo: Facts, candidates: Sequence[Facts], question: str) -> Prompt:
+def _lettered(
+    photo: Facts, candidates: Sequence[Facts], question: str, cue: str = "The letter is:"
+) -> Prompt:
     if not 1 <= len(candidates) <= len(LETTERS):
         raise OptionError(
             f"a lettered prompt shows 1 to {len(LETTERS)} candidates, not {len(candidates)}"
@@ -191,7 +193,7 @@ def _lettered(photo: Facts, candidates: Sequence[Facts], question: str) -> Promp
     user: list[Text | Picture] = [Text(f"{question} Drone photo{photo.words()}:"), Picture()]
     for index, (letter, facts) in enumerate(zip(letters, candidates, strict=True)):
         user += [Text(f"Satellite image {letter}{facts.words()}:"), Picture(index)]
-    user.append(Text("The letter is:"))
+    user.append(Text(cue))
     return Prompt(system=SYSTEM, user=tuple(user), answers=tuple(letters))
 
 
@@ -201,6 +203,15 @@ def _listwise(photo: Facts, candidates: Sequence[Facts]) -> Prompt:
         "satellite image shows the place in the drone photo? Answer with its letter alone."
     )
     return _lettered(photo, candidates, question)
+
+
+def _ranking(photo: Facts, candidates: Sequence[Facts]) -> Prompt:
+    question = (
+        f"A drone photo and {len(candidates)} satellite images follow, each under a letter. Rank "
+        "the satellite images by how well they fit the place in the drone photo."
+    )
+    cue = "Answer with JSON alone: all letters, the best first."
+    return _lettered(photo, candidates, question, cue)
 
 
 def _pairwise(photo: Facts, candidates: Sequence[Facts]) -> Prompt:
@@ -239,6 +250,12 @@ TEMPLATES: dict[str, Template] = {
             mode="listwise",
             about="all candidates under letters; which is it?",
             build=_listwise,
+        ),
+        Template(
+            name="listwise-ranking-v1",
+            mode="listwise",
+            about="for servers: all candidates under letters; the ranking as JSON",
+            build=_ranking,
         ),
         Template(
             name="pairwise-v1",

@@ -29,7 +29,7 @@ class Narrow(torchvision.models.resnet.Bottleneck):  # type: ignore[misc]
 
 def trunk() -> Any:
     """ResNet-50's names, in small: one narrow bottleneck block a stage."""
-    return torchvision.models.ResNet(Narrow, [1, 1, 1, 1], width_per_group=4)
+    return torchvision.models.ResNet(Narrow, [1, 1, 1, 1], width_per_group=4, num_classes=10)
 
 
 def published(views: int = 3, *, shared: bool = True, width: int = 512) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_descriptors_are_those_of_the_test_script(views: int, stride: int, tmp_p
     encoder = load_university1652(path, trunk())
     assert (encoder.parts, encoder.input_px, encoder.resize) == ((512,), 64, "pil-bicubic")
     net = trunk()
-    net.fc = torch.nn.Linear(512, 1000)
+    net.fc = torch.nn.Linear(512, 10)
     net.load_state_dict({k[14:]: v for k, v in tensors.items() if k.startswith("model_1.model.")})
     if stride == 1:
         net.layer4[0].conv2.stride = net.layer4[0].downsample[0].stride = (1, 1)

@@ -46,6 +46,8 @@ def connect(url: str, show: Show, lvlm: LvlmOptions | None = None) -> RemoteRera
         mode = _default(trained, score_alone)
         if preset is not None and trained and not score_alone:
             template = template or preset.template
+    if mode == "listwise" and template is None:
+        template = "listwise-ranking-v1"  # a server is asked for the whole ranking, as JSON
     reranker = RemoteReranker(url, show, options=replace(options, mode=mode, template=template))
     reranker.on_prompt = lvlm.on_prompt
     reranker.check()
