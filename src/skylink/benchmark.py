@@ -38,9 +38,9 @@ class BenchmarkResults(BaseModel):
         protocol: dataset, protocol, split and gallery convention, in words.
         retrieved, reranked: figures (`RetrievalFigures.as_dict`, `ap` = `ap_step`,
             `recall@1_interval_95`, and metres where the dataset has positions) under `distractors`;
-            re-ranked is None without a re-ranker. `oracle_recall@1_of_K` is what a perfect re-ranker
-            would reach with the same K candidates, distractors among them. A `median_error_m` that is infinite is null, and
-            `dis@K_m` is over the queries that have K candidates.
+            re-ranked is None without a re-ranker. `oracle_recall@1_of_K` is what a perfect one
+            would reach with the same K candidates, distractors among them. A `median_error_m` that
+            is infinite is null, and `dis@K_m` is over the queries that have K candidates.
         other_convention: the same two under the other convention, where they differ.
         flips: queries whose first place was put right, and put wrong.
         reranked_minus_retrieved_interval: of recall@1, percent, 95 %, paired; queries of one place

@@ -24,6 +24,7 @@ from skylink.commands import (
     models,
     rerank,
     terminal,
+    train,
 )
 from skylink.errors import SkyLinkError
 
@@ -116,6 +117,7 @@ app.command("rerank", epilog=EPILOG)(rerank.rerank)
 app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)
+app.command("train", epilog=EPILOG)(train.train)
 app.command("demo", epilog=EPILOG)(demo.demo)
 
 

@@ -66,12 +66,12 @@ def default_text() -> str:
 
 def toml_text(config: TrainConfig) -> str:
     """The whole configuration as TOML that `read_config` reads again."""
-    values = config.json_dict()
-    lines = [_assign(k, v) for k, v in values.items() if not isinstance(v, dict)]
+    values = config.model_dump(mode="json", exclude_none=True)
+    lines = [f"{k} = {_toml(v)}" for k, v in values.items() if not isinstance(v, dict)]
     for name, section in values.items():
         if isinstance(section, dict):
-            lines += ["", f"[{name}]", *(_assign(k, v) for k, v in section.items())]
-    return "\n".join(line for line in lines if not line.startswith("# ")) + "\n"
+            lines += ["", f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in section.items())]
+    return "\n".join(lines) + "\n"
 
 
 def fields() -> list[tuple[str, str, str]]:
@@ -186,10 +186,6 @@ def _line(name: str, field: FieldInfo) -> str:
 def _example(kind: Any) -> str:
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return "0" if int in kinds else "0.5" if float in kinds else '"..."'
-
-
-def _assign(key: str, value: Any) -> str:
-    return f"# {key}" if value is None else f"{key} = {_toml(value)}"
 
 
 def _toml(value: Any) -> str:

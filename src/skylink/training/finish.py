@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from skylink import __version__
-from skylink.files import write_atomic
+from skylink.files import output_errors, write_atomic
 from skylink.lvlm.adapter import AdapterInfo, save_adapter
 from skylink.reranker import Fusion
 from skylink.training.config_file import toml_text
@@ -88,14 +88,16 @@ def finish(trainer: Trainer, outcome: Outcome) -> AdapterInfo | None:
         },
         **fitted,
     )
+    # PEFT leaves a card of its own, and complains of any other that it finds
+    with output_errors(config.out):
+        (config.out / CARD).unlink(missing_ok=True)
+    info = save_adapter(config.out, info, head=student.head, lora=student.lora)
     write_atomic(config.out / CONFIG, toml_text(config))
-    write_atomic(
-        config.out / CARD, card(info, trainable=trainable(trainer), plot=bool(reliability))
-    )
     if reliability is not None:
         write_atomic(config.out / PLOT, reliability_png(reliability))
-    # last, since with it the folder can be loaded
-    return save_adapter(config.out, info, head=student.head.cpu(), lora=student.lora)
+    words = card(info, trainable=trainable(trainer), plot=reliability is not None)
+    write_atomic(config.out / CARD, words)
+    return info
 
 
 def trainable(trainer: Trainer) -> int:
@@ -212,14 +214,3 @@ def _data(trainer: Trainer) -> dict[str, Any]:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def finished(folder: Path) -> bool:
-    """Whether a folder holds a finished adapter."""
-    from skylink.errors import ModelError
-    from skylink.lvlm.adapter import read_info
-
-    try:
-        return read_info(folder) is not None
-    except ModelError:
-        return False

@@ -66,6 +66,8 @@ class Trainer:
         lists, validation: what is learnt from and what it is judged by.
         steps: of the whole run.
         done: steps that are done.
+        best: the best validation so far.
+        picture_bytes: what one picture's features take.
 
     Raises:
         QueriesError: lists can't be used, or pictures are missing.
@@ -107,16 +109,18 @@ class Trainer:
             cache=cache,
         )
         first = self.lists.at(0)
-        check_groups(backbone, self.prompter.prompts(first.mined, first.rows[:2]))
+        prompts = self.prompter.prompts(first.mined, first.rows[:2])
+        check_groups(backbone, prompts)
         require_cache(cache)
+        self.picture_bytes = prompts[0].images[0].nbytes
         self.scorer = ListScorer(self.student, self.prompter, group=config.data.list_size)
         self._parameters = [p for _, p in self.student.named_parameters()]
         self.optimizer = _optimizer(self.student, config.optimizer)
-        self.done, self.best, self._waited, self._seconds = 0, None, 0, 0.0
+        self.done = 0
+        self.best: Best | None = None
+        self._waited, self._seconds = 0, 0.0
         if saved is not None:
             self._restore(saved)
-
-    best: Best | None
 
     def run(self, progress: Progress = lambda *_: None) -> Outcome:
         """Train to the end; the student then holds the best weights.
