@@ -14,13 +14,13 @@ from scipy.io import savemat
 
 from skylink import descriptors
 from skylink.descriptors import (
-    DescriptorError,
     DescriptorPair,
     DescriptorSet,
     read_npy,
     read_pair,
     write_npz,
 )
+from skylink.errors import DescriptorError
 from skylink.protocol import rank_metrics
 from skylink.relevance import Distractors, Relevance
 

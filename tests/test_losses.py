@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skylink.errors import ModelError, OptionError, QueriesError
-from skylink.losses import LOSSES, make_loss
+from skylink.errors import ModelError, QueriesError
+from skylink.loss_registry import LOSSES, make_loss
 
 NAMES = sorted(LOSSES)
 LISTS = [name for name in NAMES if name != "binary"]
@@ -355,32 +355,3 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError):
             loss(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "message", "hint"),
-    [
-        ("relatonal", {}, "unknown loss 'relatonal'", "did you mean 'relational'?"),
-        ("zzz", {}, "unknown loss 'zzz'", "known: relational, "),
-        ("hard", {"temprature": 1.0}, "no parameter 'temprature'", "did you mean 'temperature'?"),
-        ("hard", {"temperature": 0.0}, "temperature = 0.0", "temperature = 1.0"),
-        ("hard", {"temperature": math.nan}, "temperature = nan", ""),
-        ("hard", {"temperature": "1"}, "is not a number", ""),
-        ("symmetric-kl", {"label_temperature": -1.0}, "label_temperature = -1.0", ""),
-        ("plackett-luce", {"second": -1.0}, "second = -1.0", "0 or more"),
-        ("plackett-luce", {"first": 0.0, "second": 0.0}, "both 0", ""),
-    ],
-)
-def test_options_that_can_not_be_used(name, params, message, hint) -> None:
-    with pytest.raises(OptionError) as caught:
-        make_loss(name, **params)
-    assert message in caught.value.message
-    assert hint in (caught.value.hint or "")
-
-
-def test_parameters_are_kept_and_told() -> None:
-    loss = make_loss("plackett-luce", first=1.0, second=0.0)
-    assert loss.defaults == {"temperature": 1.0, "first": 1.0, "second": 0.0}
-    scores, labels, mask = batch()
-    alone = LOSSES["plackett-luce-first"](scores, labels, mask)
-    assert loss(scores, labels, mask).item() == pytest.approx(alone.item())

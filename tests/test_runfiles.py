@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skylink import runfiles
+from skylink.errors import RunError
 from skylink.runfiles import (
     read_jsonl,
     read_run,
@@ -20,7 +21,7 @@ from skylink.runfiles import (
     write_trec_qrels,
     write_trec_run,
 )
-from skylink.runs import Qrels, RankedList, Run, RunError
+from skylink.runs import Qrels, RankedList, Run
 
 GOOD = "q1 Q0 d1 1 0.9 base\nq1 Q0 d2 2 0.5 base\n"
 

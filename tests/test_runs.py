@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success
 
+from skylink.errors import RunError
 from skylink.protocol import ranks_from_scores
 from skylink.relevance import Distractors, Relevance
 from skylink.retrieval_metrics import NOT_FOUND, Denominator, OnePercent
 from skylink.runfiles import write_trec_qrels, write_trec_run
-from skylink.runs import Qrels, RankedList, Run, RunError, evaluate_run, run_ranks
+from skylink.runs import Qrels, RankedList, Run, evaluate_run, run_ranks
 
 
 def ranked(**scores: float) -> RankedList:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -12,22 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from skylink.errors import OptionError, QueriesError
+from skylink.footprints import rectangles
 from skylink.geo import destination
 from skylink.soft_labels import (
     SOURCES,
-    LabelCounter,
     LabelList,
     Places,
     SoftLabels,
-    iou,
     measured,
-    rectangles,
 )
-
-sides = st.floats(1, 500)
-turns = st.floats(-360, 360)
-near = st.floats(-300, 300)
-boxes = st.tuples(near, near, sides, sides, turns)
 
 
 def one_hot(k: int, at: int = 0) -> np.ndarray:
@@ -39,87 +31,6 @@ def overlap_list(**changes) -> LabelList:
     footprints = rectangles(np.array([0.0, 50.0, 100.0, 0.0]), 0.0, 100.0, 100.0)
     known = {"name": "q1", "ground_truth": one_hot(4), "candidates": Places(footprints=footprints)}
     return LabelList(**(known | changes))
-
-
-# footprints
-
-
-@settings(deadline=None)
-@given(boxes, boxes, st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_overlap_is_symmetric_bounded_and_blind_to_place_and_direction(a, b, dx, dy) -> None:
-    one, other = rectangles(*a), rectangles(*b)
-    value = iou(one, other)[0, 0]
-    assert 0 <= value <= 1
-    assert iou(other, one)[0, 0] == pytest.approx(value, abs=1e-9)
-    assert iou(one[:, ::-1], other)[0, 0] == pytest.approx(value, abs=1e-9)
-    away = np.array([dx, dy])
-    assert iou(one + away, other + away)[0, 0] == pytest.approx(value, abs=1e-6)
-    assert iou(one, one)[0, 0] == pytest.approx(1, abs=1e-9)
-
-
-@settings(deadline=None)
-@given(boxes, boxes)
-def test_overlap_agrees_with_counted_points(a, b) -> None:
-    u, v = np.meshgrid(*[(np.arange(200) + 0.5) / 200 - 0.5] * 2)
-    x, y, width, height, heading = a
-    cos, sin = math.cos(math.radians(heading)), math.sin(math.radians(heading))
-    east = x + u * width * cos + v * height * sin - b[0]
-    north = y - u * width * sin + v * height * cos - b[1]
-    cos, sin = math.cos(math.radians(b[4])), math.sin(math.radians(b[4]))
-    within = (abs(east * cos - north * sin) < b[2] / 2) & (abs(east * sin + north * cos) < b[3] / 2)
-    shared = within.mean() * width * height
-    value = iou(rectangles(*a), rectangles(*b))[0, 0]
-    assert value == pytest.approx(shared / (width * height + b[2] * b[3] - shared), abs=0.02)
-
-
-def test_nested_tiles_that_share_edges() -> None:
-    """Where OpenCV finds nothing in common."""
-    found = iou(rectangles(0.0, 0.0, 2.0, 1.0, 1.0), rectangles(0.0, 0.0, 2.0, 62.5, 1.0))
-    assert found[0, 0] == pytest.approx(1 / 62.5)
-
-
-@settings(deadline=None)
-@given(near, near, sides, sides)
-def test_upright_squares_by_hand(x, y, side, other_side) -> None:
-    across = min(side, x * 2 + other_side) / 2 - max(-side, x * 2 - other_side) / 2
-    down = min(side, y * 2 + other_side) / 2 - max(-side, y * 2 - other_side) / 2
-    shared = max(0.0, across) * max(0.0, down)
-    expected = shared / (side**2 + other_side**2 - shared)
-    found = iou(rectangles(0.0, 0.0, side, side), rectangles(x, y, other_side, other_side))
-    assert found[0, 0] == pytest.approx(expected, abs=1e-9)
-
-
-def test_overlap_of_turned_and_other_polygons_by_hand() -> None:
-    square = rectangles(0.0, 0.0, 2.0, 2.0)
-    octagon = 4 * 2 * (math.sqrt(2) - 1)  # where a square meets itself turned by 45 degrees
-    turned = iou(square, rectangles(0.0, 0.0, 2.0, 2.0, 45.0))[0, 0]
-    assert turned == pytest.approx(octagon / (8 - octagon))
-    triangle = np.array([[[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0]]])
-    assert iou(square, triangle)[0, 0] == pytest.approx(0.5)
-    assert iou(square, rectangles(2.0, 0.0, 2.0, 2.0))[0, 0] == 0  # they touch
-
-
-def test_headings_turn_clockwise_from_north() -> None:
-    (corners,) = rectangles(10.0, 20.0, 2.0, 6.0, 90.0)  # looking east: long from west to east
-    np.testing.assert_allclose(corners.min(axis=0), [7, 19])
-    np.testing.assert_allclose(corners.max(axis=0), [13, 21])
-    ahead = rectangles(0.0, 0.0, 0.001, 10.0, 30.0)[0, 2:].mean(axis=0)
-    np.testing.assert_allclose(ahead, [5 * math.sin(math.pi / 6), 5 * math.cos(math.pi / 6)])
-
-
-@pytest.mark.parametrize(
-    "ring",
-    [
-        [(0, 0), (1, 1), (2, 2), (3, 3)],  # no area
-        [(0, 0), (1, 1), (1, 0), (0, 1)],  # crosses itself
-        [(0, 0), (4, 0), (1, 1), (0, 4)],  # a dent
-        [(math.cos(a * 4 * math.pi / 5), math.sin(a * 4 * math.pi / 5)) for a in range(5)],  # star
-    ],
-)
-def test_polygons_that_are_not_convex_are_refused(ring) -> None:
-    square = rectangles(0.0, 0.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="footprint 1 is not a convex polygon"):
-        iou(np.array([ring], dtype=float), square)
 
 
 # the four sources
@@ -295,63 +206,3 @@ def test_no_positive_and_a_ground_truth_that_measures_nothing() -> None:
 def test_options_out_of_range(changes, message) -> None:
     with pytest.raises(OptionError, match=message):
         SoftLabels(**changes)
-
-
-# statistics
-
-
-def counted(*lists: list[float], right: int = 0):
-    counter = LabelCounter()
-    for labels in lists:
-        counter.add(np.array(labels, np.float32), one_hot(len(labels), right))
-    return counter.statistics()
-
-
-def test_statistics_by_hand() -> None:
-    found = counted([1, 0.3, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1])
-    assert (found.lists, found.candidates) == (3, 12)
-    assert found.soft_share == pytest.approx(2 / 3)
-    assert found.one_hot_share == pytest.approx(1 / 3)
-    p = np.array([1, 0.3]) / 1.3
-    entropy = -(p * np.log(p)).sum()
-    assert found.entropy == pytest.approx((entropy + math.log(4)) / 3, rel=1e-6)
-    assert found.relative_entropy == pytest.approx((entropy / math.log(4) + 1) / 3, rel=1e-6)
-    assert found.histogram == (5, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3)
-    assert not found.collapsed
-    assert found.note == ""
-
-
-def test_labels_that_collapse_to_one_hot_say_so() -> None:
-    values = [[1.0, 0.85, 0.2], [1.0, 0.7, 0.89]]
-    for threshold, collapsed in ((0.9, True), (0.8, False)):
-        config = SoftLabels(source="cosine", threshold=threshold)
-        labels = [config.labels_of(v, one_hot(3), name="q").tolist() for v in values]
-        found = counted(*labels)
-        assert found.collapsed is collapsed
-        assert (found.entropy == 0) is collapsed
-        assert ("one-hot" in found.note) is collapsed
-
-
-def test_flat_labels_say_so_and_two_right_ones_are_not_soft() -> None:
-    assert "flat" in counted([1, 0.93, 0.94, 0.92]).note
-    counter = LabelCounter()
-    counter.add([1.0, 1.0, 0.0], [True, True, False])
-    found = counter.statistics()
-    assert (found.soft_share, found.one_hot_share, found.collapsed) == (0, 0, False)
-    with pytest.raises(QueriesError, match="no lists"):
-        LabelCounter().statistics()
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9), min_size=1))
-def test_statistics_are_bounded_and_count_everybody(lists) -> None:
-    lists = [[1.0, *others] for others in lists]
-    found = counted(*lists)
-    others = [value for labels in lists for value in labels[1:]]
-    assert sum(found.histogram) == len(others)
-    assert found.histogram[0] == sum(value == 0 for value in others)
-    assert 0 <= found.relative_entropy <= 1 + 1e-9
-    assert 0 <= found.entropy <= math.log(10) + 1e-9
-    assert found.soft_share == pytest.approx(1 - found.one_hot_share)
-    assert found.collapsed == (not any(others))
-    assert dataclasses.asdict(found)["lists"] == len(lists)

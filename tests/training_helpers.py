@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from skylink.files import write_atomic
-from skylink.mined import Measured, MinedCandidate, MinedList, Provenance, write_mined
+from skylink.mined import Measured, MinedCandidate, MinedList, Provenance
+from skylink.minedfile import write_mined
 from skylink.soft_labels import SoftLabels
 from skylink.training.config import TrainConfig
 

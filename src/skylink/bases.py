@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from skylink.datasets import Item, PictureReader, Task
 from skylink.descriptors import DescriptorPair, DescriptorSet, read_npy, read_pair
-from skylink.errors import OptionError
+from skylink.errors import OptionError, RunError
 from skylink.index import top_k
 from skylink.protocol import ranks_from_lists, ranks_from_scores
 from skylink.relevance import JUNK_LABEL, Distractors, Relevance
 from skylink.retrieval_metrics import PositiveRanks
 from skylink.runfiles import read_run
-from skylink.runs import Run, RunError
+from skylink.runs import Run
 
 if TYPE_CHECKING:
     from skylink.encoder import Encoder

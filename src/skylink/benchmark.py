@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from skylink.bases import Base
 from skylink.datasets import Task
+from skylink.errors import RunError
 from skylink.figures import BLOCK_FRAMES
 from skylink.localization_metrics import dis_at, sdm_denseuav, sdm_gta
 from skylink.metrics import consecutive_blocks, flips, median_error_m, within_m
@@ -21,7 +22,6 @@ from skylink.protocol import ranks_from_lists
 from skylink.relevance import Distractors, Relevance
 from skylink.rerank_run import Reranked
 from skylink.retrieval_metrics import NOT_FOUND, PositiveRanks
-from skylink.runs import RunError
 
 SCHEMA = 1
 SDM_K = (1, 3, 5)

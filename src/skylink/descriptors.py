@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.errors import SkyLinkError
+from skylink.errors import DescriptorError
 from skylink.files import write_atomic
 from skylink.matfile import read_mat
 
@@ -36,10 +36,6 @@ T = TypeVar("T")
 
 _NPZ_KEYS = ("query", "query_ids", "query_labels", "gallery", "gallery_ids", "gallery_labels")
 _MAT_KEYS = ("query_f", "query_path", "query_label", "gallery_f", "gallery_path", "gallery_label")
-
-
-class DescriptorError(SkyLinkError):
-    """Descriptors can't be read or used: a file's format, sizes, NaN, zero vectors, ids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

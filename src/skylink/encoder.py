@@ -140,8 +140,8 @@ def _session(model: str | bytes, origin: str) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _workers() -> ThreadPoolExecutor:
-    """One thread a core that this process may use; ONNX Runtime releases the interpreter lock."""
+def core_threads() -> ThreadPoolExecutor:
+    """One thread a core that this process may use: ONNX Runtime and OpenCV release the lock."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return ThreadPoolExecutor(cores, thread_name_prefix="encode")
@@ -155,7 +155,7 @@ def _in_batches(
         raise ModelError("no images to encode")
     size = most if len(images) > 2 * BATCH else 1
     batches = [images[i : i + size] for i in range(0, len(images), size)]
-    chunks = list(_workers().map(run, batches)) if len(batches) > 1 else [run(images)]
+    chunks = list(core_threads().map(run, batches)) if len(batches) > 1 else [run(images)]
     return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 

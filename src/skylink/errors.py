@@ -37,6 +37,14 @@ class MapError(SkyLinkError):
     """A map source can't be read or has no usable georeference."""
 
 
+class DescriptorError(SkyLinkError):
+    """Descriptors can't be read or used: a file's format, sizes, NaN, zero vectors, ids."""
+
+
+class RunError(SkyLinkError):
+    """A run, qrels or list of candidates can't be read, written or scored."""
+
+
 class DatasetError(SkyLinkError):
     """A benchmark dataset is missing, incomplete or damaged, or its lists contradict its files."""
 

@@ -191,6 +191,7 @@ def _outcome(
         row=row,
         base_m=_errors_m(localizer, row, retrieval.candidates, has_camera),
         final_m=_errors_m(localizer, row, estimate.candidates, has_camera),
+        base=retrieval.candidates,
         positives=positives,
         estimate=estimate,
         camera_m=camera_m,

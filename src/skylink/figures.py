@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from skylink import metrics
 from skylink.queries import QueryRow
-from skylink.types import Estimate
+from skylink.types import Candidate, Estimate
 
 if TYPE_CHECKING:
     from skylink.localizer import Localizer
@@ -107,6 +107,8 @@ class Outcome:
     Attributes:
         row: the query.
         base_m, final_m: (K,) errors of the ranked candidates before and after re-ranking.
+        base: the candidates before re-ranking; empty where the photo failed. Those after it are
+            the estimate's.
         positives: tiles of the gallery within the tolerance (0: not counted, candidates are poses).
         estimate: None where the photo failed.
         error: why it failed.
@@ -116,6 +118,7 @@ class Outcome:
     row: QueryRow
     base_m: NDArray[np.float64]
     final_m: NDArray[np.float64]
+    base: Sequence[Candidate] = ()
     positives: int = 0
     estimate: Estimate | None = None
     error: str = ""

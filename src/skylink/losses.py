@@ -12,8 +12,8 @@ candidates of one list. The result is the mean over lists, computed in float32 a
 candidates may hold anything, NaN too: they change nothing and get a gradient of exactly zero.
 
 A list that can teach a loss nothing (no positive, one candidate, all padding; each loss says what
-it needs) is left out of the mean; `Loss.usable` says which, so that they can be counted. A batch
-of nothing else is refused.
+it needs) is left out of the mean; `loss_registry.Loss.usable` says which, so that they can be
+counted. A batch of nothing else is refused.
 
 Raises, all of them:
     ValueError: shapes or types don't fit each other.
@@ -24,12 +24,7 @@ Raises, all of them:
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -59,8 +54,8 @@ def relational_cross_entropy(
     Source: SkyLink (arXiv 2603.08063), whose code is not public: the equation is a reconstruction.
     Labels thresholded at 1 make it `hard_cross_entropy`.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
-    return _mean(_cross_entropy(s, w, real), _listwise(w, real))
+    s, w, real = checked(scores, labels, mask, temperature)
+    return _mean(_cross_entropy(s, w, real), has_positive(w, real))
 
 
 def hard_cross_entropy(
@@ -77,9 +72,9 @@ def hard_cross_entropy(
 
     Source: InfoNCE (arXiv 1807.03748).
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     best = real & (w == w.amax(1, keepdim=True))
-    return _mean(_cross_entropy(s, best.to(w.dtype), real), _listwise(w, real))
+    return _mean(_cross_entropy(s, best.to(w.dtype), real), has_positive(w, real))
 
 
 def binary_cross_entropy(
@@ -96,9 +91,9 @@ def binary_cross_entropy(
 
     Source: pointwise learning to rank; sentence-transformers' BinaryCrossEntropyLoss.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     each = torch.where(real, binary_cross_entropy_with_logits(s, w, reduction="none"), 0)
-    return _mean(each.sum(1) / real.sum(1).clamp_min(1), _pointwise(w, real))
+    return _mean(each.sum(1) / real.sum(1).clamp_min(1), has_candidate(w, real))
 
 
 def symmetric_kl(
@@ -121,11 +116,11 @@ def symmetric_kl(
 
     Source: UniME-V2 (arXiv 2510.13515), whose code has 0.1 for both temperatures.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     log_q = _log_softmax(s, real)
     log_p = _log_softmax(w / _positive("label_temperature", label_temperature), real)
     gap = torch.where(real, log_p, 0) - torch.where(real, log_q, 0)
-    return _mean(((log_p.exp() - log_q.exp()) * gap).sum(1) / 2, _listwise(w, real))
+    return _mean(((log_p.exp() - log_q.exp()) * gap).sum(1) / 2, has_positive(w, real))
 
 
 def ranknet(
@@ -142,10 +137,10 @@ def ranknet(
 
     Source: Burges et al., Learning to Rank using Gradient Descent, ICML 2005.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     lead, ahead, pairs = _pairs(s, w, real)
     each = torch.where(pairs & (ahead > 0), -logsigmoid(lead), 0)
-    return _mean(each.sum(1) / (pairs & (ahead > 0)).sum(1).clamp_min(1), _ordered(w, real))
+    return _mean(each.sum(1) / (pairs & (ahead > 0)).sum(1).clamp_min(1), has_order(w, real))
 
 
 def listnet(
@@ -184,7 +179,7 @@ def plackett_luce_first(
     it is, which overflows, counts the last candidate's zero in the mean, and by default keeps the
     first choice alone.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     loss, found = _plackett_luce(s, w, real)
     return _mean(loss, found)
 
@@ -204,7 +199,7 @@ def plackett_luce_second(
 
     Source: GeoRanker (arXiv 2505.13731), second order.
     """
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     return _mean(*_second_order(s, w, real))
 
 
@@ -232,15 +227,18 @@ def plackett_luce(
             raise OptionError(f"{name} = {weight!r} is not a weight", hint="0 or more")
     if first == second == 0:
         raise OptionError("first and second are both 0: there is no loss", hint="0.7 and 0.3")
-    s, w, real = _checked(scores, labels, mask, temperature)
+    s, w, real = checked(scores, labels, mask, temperature)
     one, found = _plackett_luce(s, w, real)
     return _mean(first * one + second * _second_order(s, w, real)[0], found)
 
 
-def _checked(
+def checked(
     scores: Tensor, labels: Tensor, mask: Tensor | None, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(s / T, w, which are real), float32 or float64; zeros where there is padding."""
+    """(s / T, w, which are real), float32 or float64; zeros where there is padding.
+
+    Raises as the module says.
+    """
     if scores.ndim != 2 or scores.numel() == 0 or labels.shape != scores.shape:
         raise ValueError(f"scores {tuple(scores.shape)}, labels {tuple(labels.shape)}: not (B, K)")
     if not scores.is_floating_point() or labels.is_complex():
@@ -317,92 +315,21 @@ def _second_order(s: Tensor, w: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     return _plackett_luce(torch.where(kept, lead, 0), gap, kept)
 
 
-def _pointwise(w: Tensor, real: Tensor) -> Tensor:
+def has_candidate(w: Tensor, real: Tensor) -> Tensor:
+    """(B,) bool of checked labels and mask: the list is not all padding."""
     return real.any(1)
 
 
-def _listwise(w: Tensor, real: Tensor) -> Tensor:
+def has_positive(w: Tensor, real: Tensor) -> Tensor:
+    """(B,) bool of checked labels and mask: a positive, and two candidates."""
     return (real.sum(1) >= 2) & (real & (w > 0)).any(1)
 
 
-def _ordered(w: Tensor, real: Tensor) -> Tensor:
+def has_order(w: Tensor, real: Tensor) -> Tensor:
+    """(B,) bool of checked labels and mask: two different labels."""
     return _plackett_luce(torch.zeros_like(w), w, real)[1]
 
 
-def _two_gaps(w: Tensor, real: Tensor) -> Tensor:
+def has_two_gaps(w: Tensor, real: Tensor) -> Tensor:
+    """(B,) bool of checked labels and mask: two different gaps between labels."""
     return _second_order(torch.zeros_like(w), w, real)[1]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss by its name, with its parameters.
-
-    Attributes:
-        name: as in `LOSSES`.
-        function: the loss; see the module for its tensors.
-        informative: of checked labels and mask, (B,) bool: which lists teach it something.
-        params: what differs from the function's defaults.
-    """
-
-    name: str
-    function: Callable[..., Tensor]
-    informative: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
-    params: Mapping[str, float] = field(default_factory=dict)
-
-    @cached_property
-    def defaults(self) -> dict[str, float]:
-        """All parameters and their values."""
-        known = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in known if p.kind is p.KEYWORD_ONLY} | dict(self.params)
-
-    def __call__(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss, a scalar; see the module."""
-        return partial(self.function, **self.params)(scores, labels, mask)
-
-    def usable(self, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B,) bool: which lists of (B, K) labels the loss can learn from; others it leaves out."""
-        _, w, real = _checked(torch.zeros(labels.shape, device=labels.device), labels, mask, 1.0)
-        return self.informative(w, real)
-
-
-LOSSES: dict[str, Loss] = {
-    loss.name: loss
-    for loss in (
-        Loss("relational", relational_cross_entropy, _listwise),
-        Loss("hard", hard_cross_entropy, _listwise),
-        Loss("binary", binary_cross_entropy, _pointwise),
-        Loss("symmetric-kl", symmetric_kl, _listwise),
-        Loss("ranknet", ranknet, _ordered),
-        Loss("listnet", listnet, _listwise),
-        Loss("plackett-luce", plackett_luce, _ordered),
-        Loss("plackett-luce-first", plackett_luce_first, _ordered),
-        Loss("plackett-luce-second", plackett_luce_second, _two_gaps),
-    )
-}
-"""Every loss by name, with its defaults."""
-
-
-def make_loss(name: str, **params: float) -> Loss:
-    """A loss by name, with parameters of its own.
-
-    Raises:
-        OptionError: there is no such loss, it has no such parameter, or the value can't be used.
-    """
-    if name not in LOSSES:
-        raise OptionError(f"unknown loss {name!r}", hint=_nearest(name, LOSSES))
-    loss = LOSSES[name]
-    for param, value in params.items():
-        if param not in loss.defaults:
-            hint = _nearest(param, loss.defaults)
-            raise OptionError(f"the loss {name} has no parameter {param!r}", hint=hint)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise OptionError(f"{param} = {value!r} of the loss {name} is not a number")
-    made = replace(loss, params=dict(params))
-    # values are checked where they are used: once here, so that a typo does not wait for a batch
-    made(torch.zeros(1, 3), torch.tensor([[1.0, 0.4, 0.0]]))
-    return made
-
-
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

@@ -93,6 +93,11 @@ class _Entry(BaseModel):
     rows: list[int] = []
     scores: list[FiniteFloat] = []
 
+    def fits(self, listed: Sequence[int]) -> bool:
+        """Whether it is about these gallery rows."""
+        whole = len(self.scores) == len(self.rows)
+        return whole and sorted(self.rows) == (sorted(listed) if self.reranked else [])
+
 
 @dataclass
 class _Journal:
@@ -185,7 +190,7 @@ def rerank_lists(
         for index, item in enumerate(task.queries):
             listed = rows[index, :top_k][rows[index, :top_k] >= 0].tolist()
             entry = done.done.get(item.id)
-            if entry is None or (entry.reranked and sorted(entry.rows) != sorted(listed)):
+            if entry is None or not entry.fits(listed):
                 start = time.perf_counter()
                 candidates = [
                     _candidate(task, row, float(scores[index, rank]))

@@ -31,8 +31,9 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, StringConstraints, ValidationError
 
+from skylink.errors import RunError
 from skylink.files import write_atomic
-from skylink.runs import MAX_ID, Qrels, RankedList, Run, RunError
+from skylink.runs import MAX_ID, Qrels, RankedList, Run
 
 MAX_BYTES = 4_000_000_000
 """Of a file, unpacked."""

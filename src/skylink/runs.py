@@ -14,16 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skylink.errors import SkyLinkError
+from skylink.errors import RunError
 from skylink.relevance import Relevance
 from skylink.retrieval_metrics import NOT_FOUND, Denominator, PositiveRanks, RetrievalFigures
 
 MAX_ID = 1024
 """Characters of a query's or document's id."""
-
-
-class RunError(SkyLinkError):
-    """A run, qrels or list of candidates can't be read, written or scored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -51,9 +51,9 @@ def test_a_file_of_another_model(tmp_path: Path) -> None:
     tensors = weights(CNN, num_classes=5)
     with pytest.raises(ModelError, match="lacks"):
         load_timm(f"{VIT}@{saved(tensors, tmp_path / 'w.pth')}")
+    more = saved({**tensors, "extra": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="unknown to us, 1"):
-        more = {**tensors, "extra": torch.ones(1)}
-        load_timm(f"{CNN}@{saved(more, tmp_path / 'w.pth')}")
+        load_timm(f"{CNN}@{more}")
 
 
 def test_pretrained_weights_come_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

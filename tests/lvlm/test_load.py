@@ -24,10 +24,11 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lvlm_helpers import showing_of  # noqa: E402
 from skylink.errors import ModelError, OptionError, RerankError  # noqa: E402
-from skylink.lvlm import families, load, random_checkpoint  # noqa: E402
+from skylink.lvlm import families, load, random_language  # noqa: E402
 from skylink.lvlm.backbone import Backbone  # noqa: E402
 from skylink.lvlm.load import agrees_with_plain, load_backbone, load_scorer  # noqa: E402
 from skylink.lvlm.options import LvlmOptions  # noqa: E402
+from skylink.lvlm.random_checkpoint import write_random_checkpoint  # noqa: E402
 from skylink.prompt import TEMPLATES, Mode  # noqa: E402
 
 Checkpoint = Callable[[str], Path]
@@ -332,9 +333,9 @@ def test_answers_that_are_not_single_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tokenizer that never saw them spells them; letters are always its own."""
-    monkeypatch.setattr(random_checkpoint, "ANSWERS", ("No",))
-    monkeypatch.setattr(random_checkpoint, "CORPUS", "nothing to be seen here\n" * 9)
-    folder = random_checkpoint.write_random_checkpoint(tmp_path / "wordless", "smolvlm")
+    monkeypatch.setattr(random_language, "ANSWERS", ("No",))
+    monkeypatch.setattr(random_language, "CORPUS", "nothing to be seen here\n" * 9)
+    folder = write_random_checkpoint(tmp_path / "wordless", "smolvlm")
     error = refused(folder, "the answers Yes, No are not single tokens after its prompt")
     assert "template" in str(error.hint)
     assert load_scorer(str(folder), LvlmOptions(mode="listwise")).mode == "listwise"

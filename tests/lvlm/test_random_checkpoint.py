@@ -15,13 +15,8 @@ import pytest
 from PIL import Image
 
 from skylink.errors import ModelError, OptionError, OutputError
-from skylink.lvlm.random_checkpoint import (
-    ANSWERS,
-    FAMILIES,
-    QWEN,
-    SHAPES,
-    write_random_checkpoint,
-)
+from skylink.lvlm.random_checkpoint import SHAPES, write_random_checkpoint
+from skylink.lvlm.random_language import ANSWERS, FAMILIES, QWEN
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -126,8 +126,14 @@ def evaluate_benchmark(
     terminal.print_table(results_table(results))
     warn_of(results.rerank_notes)
     if out is not None:
-        write_atomic(out, results.model_dump_json(indent=2) + "\n")
-        terminal.say(f"Wrote {out}")
+        from skylink.report import write_benchmark_details
+
+        text = results.model_dump_json(indent=2) + "\n"
+        write_atomic(out, text)
+        write_benchmark_details(
+            out, text, task, relevance, base, reranked, root=root or Path(), distractors=convention
+        )
+        terminal.say(f"Wrote {out}; see it by `skylink report {terminal.quoted(out)}`")
     if save_run is not None:
         rows = base.rows if reranked is None else reranked.rows
         scores = base.scores if reranked is None else reranked.scores

@@ -149,9 +149,14 @@ def evaluate(
     from skylink.errors import OptionError
 
     if run_file is not None:
+        _refuse("--run", benchmark=benchmark, gallery=gallery, queries=queries, plot=plot)
         benchmark_run.score_run(run_file, qrels, out)
         return
     if benchmark is not None:
+        _refuse(
+            "--benchmark", gallery=gallery, queries=queries, plot=plot, evidence=evidence,
+            conditions=conditions, group_by=group_by, without=without, perturb=perturb or None,
+        )  # fmt: skip
         results = benchmark_run.evaluate_benchmark(
             benchmark, root, task, split, distractors,
             retriever="embedded" if retriever == "auto" else retriever,
@@ -231,8 +236,11 @@ def evaluate(
     for file, error in list(evaluation.results.failures.items())[:20]:
         terminal.warn(f"failed: {file}: {error}")
     if out is not None:
+        from skylink.report import write_gallery_details
+
         write_atomic(out, evaluation.to_json())
-        terminal.say(f"Wrote {out}")
+        write_gallery_details(out, evaluation, opened)
+        terminal.say(f"Wrote {out}; see it by `skylink report {terminal.quoted(out)}`")
     if plot is not None:
         save_plot(plot, evaluation, title=f"{queries.name} on {gallery.name}")
         terminal.say(f"Wrote {plot}")
@@ -252,6 +260,19 @@ def evaluate(
         terminal.say("Next: add `--evidence DIR` to see where and why photos are misplaced")
     if failed:
         raise typer.Exit(terminal.ALL_FAILED if every_one else terminal.SOME_FAILED)
+
+
+def _refuse(what: str, **options: object) -> None:
+    """Options that would be ignored are mistakes.
+
+    Raises:
+        OptionError: one was given.
+    """
+    from skylink.errors import OptionError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise OptionError(f"{', '.join(given)} can't be used with {what}", hint="leave it out")
 
 
 def select_rows(

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skylink.encoder import Floats, Images, Masks, check_images, unit_parts
+from skylink.encoder import Floats, Images, Masks, check_images, core_threads, unit_parts
 from skylink.errors import ModelError
 
 WORDS, SIFT_SIZE = 32, 128
@@ -53,11 +53,10 @@ class VladEncoder:
         if len(images) == 0:
             raise ModelError("no images to encode")
         kept = masks if masks is not None else [None] * len(images)
-        rows = [
-            vlad(root_sift(image, mask), self._words)
-            for image, mask in zip(images, kept, strict=True)
-        ]
-        return unit_parts(np.stack(rows), self.parts)
+        rows = core_threads().map(
+            lambda image, mask: vlad(root_sift(image, mask), self._words), images, kept
+        )
+        return unit_parts(np.stack(list(rows)), self.parts)
 
     def feature_map(self, images: Images) -> Floats:
         """There is none.
@@ -95,8 +94,8 @@ def vlad(descriptors: Floats, words: Floats) -> Floats:
         return np.ones(words.size, np.float32)
     distances = (words**2).sum(axis=1) - 2 * descriptors @ words.T
     nearest = np.argmin(distances, axis=1)
-    sums = np.zeros_like(words)
-    np.add.at(sums, nearest, descriptors - words[nearest])
+    members = (nearest == np.arange(len(words))[:, None]).astype(np.float32)
+    sums = members @ descriptors - members.sum(axis=1, keepdims=True) * words
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     pooled = np.asarray((sums / np.maximum(norms, 1e-9)).ravel(), np.float32)
     return pooled if pooled.any() else np.ones(words.size, np.float32)

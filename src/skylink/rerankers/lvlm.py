@@ -63,7 +63,7 @@ class LvlmReranker:
     def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
         """See `Reranker.score` and `Scorer.score`."""
         showing = self.show(query, candidates)
-        if self.scorer.options.on_prompt is not None:
+        if self.scorer.options.on_prompt is not None and len(candidates) > 1:
             self.scorer.options.on_prompt(self.scorer.prompt_of(showing))
         return self.scorer.score(showing)
 

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skylink.errors import QueriesError
-from skylink.losses import Loss
-from skylink.mined import MinedFile, MinedList, leakage
-from skylink.soft_labels import LabelCounter, LabelStatistics, SoftLabels
+from skylink.label_statistics import LabelCounter, LabelStatistics
+from skylink.loss_registry import Loss
+from skylink.mined import MinedList
+from skylink.minedfile import MinedFile, leakage
+from skylink.soft_labels import SoftLabels
 from skylink.training.config import Data, Labels
 
 ORDER, DRAW = 0, 1

@@ -9,7 +9,6 @@ training/                                            log and checkpoints, not ne
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,8 +206,7 @@ def _data(trainer: Trainer) -> dict[str, Any]:
         f"{config.data.list_size} candidates each ({config.data.negatives})",
         "lists sha256": header.summary.sha256,
         "labels": f"{config.labels.source}; {soft}",
-        "validation": ", ".join(f.header.summary.sha256 for f in trainer.validation.files)
-        or "none",
+        "validation lists sha256": ", ".join(judged) or "none",
     }
 
 

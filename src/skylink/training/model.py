@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from skylink.errors import ModelError, OptionError
@@ -213,7 +215,8 @@ def _with_lora(backbone: Backbone, tune: Tune, seed: int) -> Any:
             f"{backbone.name}: its language model has no linear layer {missing[0]!r}",
             hint=f"tune.targets: choose among {', '.join(known)}",
         )
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's, of what transformers will rename
         torch.manual_seed(seed)
         return get_peft_model(
             backbone.model,
@@ -233,6 +236,4 @@ def _text_model(backbone: Backbone) -> torch.nn.Module:
 
 def _mixed(numbers: tuple[int, ...]) -> int:
     """One seed of several numbers, all of which matter."""
-    import numpy as np
-
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from skylink.errors import ModelError, OptionError
-from skylink.losses import Loss, make_loss
+from skylink.loss_registry import Loss, make_loss
 from skylink.lvlm.cache import FeatureCache, default_folder
 from skylink.training import state
 from skylink.training.config import Optimizer, TrainConfig
