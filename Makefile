@@ -23,6 +23,7 @@ $(BASE): pyproject.toml constraints.txt
 $(FULL): $(BASE)
 	@echo "installing PyTorch and the development tools (some minutes, 6 GB) ..."
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps geoembed==1.1.2  # only its weights are read; it asks for OpenCL
 	@touch $@
 
 install: $(FULL)  ## make .venv with skylink and the development tools

@@ -6,10 +6,12 @@ the full set is for `benchmarks/ariel.py`; here the bars are lower, to catch wha
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
+from skylink.encoder import load_encoder
 from skylink.evaluate import evaluate
 from skylink.gallery import Gallery
 from skylink.localizer import Localizer
@@ -76,3 +78,24 @@ def test_camera_files_load_with_their_telemetry(file: str, known: set[str]) -> N
     assert query.image.std() > 10
     told = {name for name in known if getattr(query.telemetry, name) is not None}
     assert told == known
+
+
+@pytest.mark.parametrize("base", ["vlad", "geoembed"])
+def test_other_peoples_bases_go_through_the_same_steps(
+    base: str, rows: list[QueryRow], tmp_path: Path
+) -> None:
+    """A classical and a foreign base beside the embedded one; re-ranked by the same re-ranker.
+
+    Of some 600 tiles one or two are within 50 m, so 20 at random would hold one in 5 % of cases.
+    """
+    if base == "geoembed" and importlib.util.find_spec("geoembed") is None:
+        pytest.skip("its weights are not installed")
+    encoder = load_encoder(base)
+    gallery = Gallery.build([MAP], tmp_path / base, tile_m=(162.0,), stride_m=120, encoder=encoder)
+    localizer = Localizer(gallery, retriever="descriptor", reranker="matching", top_k=20)
+    results = evaluate(localizer, rows[::4]).results
+    assert (results.queries, results.failed, results.rerank_failed) == (8, 0, 0)
+    assert results.retrieved.recall_20 is not None
+    assert results.retrieved.recall_20 > 20
+    assert results.reranked is not None
+    assert results.reranked.recall_20 == results.retrieved.recall_20, "re-ranking adds nothing"

@@ -10,27 +10,30 @@ A base is named on the command line by what it is:
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.datasets import Item, PictureReader, Task
-from skylink.descriptors import DescriptorPair, DescriptorSet, read_npy, read_pair
+from skylink.datasets import Task
+from skylink.descriptors import DescriptorPair
 from skylink.errors import OptionError, RunError
 from skylink.index import top_k
 from skylink.protocol import ranks_from_lists, ranks_from_scores
-from skylink.relevance import JUNK_LABEL, Distractors, Relevance
+from skylink.relevance import Distractors, Relevance
 from skylink.retrieval_metrics import PositiveRanks
 from skylink.runfiles import read_run
 from skylink.runs import Run
-
-if TYPE_CHECKING:
-    from skylink.encoder import Encoder
+from skylink.task_descriptors import (
+    descriptor_files,
+    encode_items,
+    make_descriptors,
+    read_descriptors,
+)
 
 DESCRIPTORS = (".npz", ".mat")
 RUNS = (".run", ".trec", ".txt", ".jsonl", ".run.gz", ".trec.gz", ".txt.gz", ".jsonl.gz")
@@ -55,6 +58,9 @@ class Base:
         ranks: where the positives came, in the whole gallery where that is known, under both
             conventions about distractors.
         ms_per_query: time of encoding and comparing; None for lists made elsewhere.
+        fingerprint: of the encoder, or the hash of the files.
+        descriptors: (G, D) float32, unit norm, of the gallery, where they were asked for and the
+            base has any.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Base:
     scores: NDArray[np.float64]
     ranks: dict[Distractors, PositiveRanks]
     ms_per_query: float | None
+    fingerprint: str = ""
+    descriptors: NDArray[np.float32] | None = None
 
 
 def relevance_of(task: Task) -> Relevance:
@@ -77,9 +85,20 @@ def relevance_of(task: Task) -> Relevance:
 
 
 def open_base(
-    spec: str, task: Task, relevance: Relevance, *, progress: Progress = lambda *_: None
+    spec: str,
+    task: Task,
+    relevance: Relevance,
+    *,
+    progress: Progress = lambda *_: None,
+    keep_descriptors: bool = False,
 ) -> Base:
     """The base of a name or file on a task.
+
+    Args:
+        spec: see the module.
+        task, relevance: see `relevance_of`.
+        progress: called with (done, total, words) while pictures are encoded.
+        keep_descriptors: the gallery's are kept with the result.
 
     Raises:
         OptionError: it doesn't fit the task.
@@ -87,12 +106,36 @@ def open_base(
     """
     kind = _kind(spec)
     if kind == "run":
-        return _from_run(spec, read_run(spec), task, relevance)
+        listed = _from_run(spec, read_run(spec), task, relevance)
+        return replace(listed, fingerprint=_hash_of(spec))
     start = time.perf_counter()
-    pair = _encoded(spec, task, progress) if kind == "encoder" else _read(spec, kind, task)
+    if kind == "encoder":
+        pair, fingerprint = make_descriptors(spec, task, progress)
+    else:
+        pair, fingerprint = read_descriptors(spec, task), _hash_of(*descriptor_files(spec))
     base = _from_descriptors(spec, pair, relevance)
     spent = 1e3 * (time.perf_counter() - start) / len(task.queries)
-    return replace(base, ms_per_query=spent)
+    kept = pair.gallery.values if keep_descriptors else None
+    return replace(base, ms_per_query=spent, fingerprint=fingerprint, descriptors=kept)
+
+
+def gallery_descriptors(
+    spec: str, task: Task, *, progress: Progress = lambda *_: None
+) -> NDArray[np.float32]:
+    """(G, D) float32, unit norm: a task's gallery as an encoder or a file of descriptors sees it.
+
+    Raises:
+        OptionError: a list of candidates has no descriptors, or those don't fit the task.
+        DescriptorError, ModelError, PhotoError: they can't be read, loaded or made.
+    """
+    kind = _kind(spec)
+    if kind == "run":
+        raise OptionError(f"{spec} is a list of candidates and has no descriptors")
+    if kind != "encoder":
+        return read_descriptors(spec, task).gallery.values
+    from skylink.encoder import load_encoder
+
+    return encode_items(task.gallery, load_encoder(spec), progress)
 
 
 def _kind(spec: str) -> str:
@@ -108,17 +151,13 @@ def _kind(spec: str) -> str:
     return "run" if file or lower.endswith(RUNS) else "encoder"
 
 
-def _read(spec: str, kind: str, task: Task) -> DescriptorPair:
-    """Descriptors from files, in the task's order."""
-    if kind == "descriptors":
-        return _in_order(read_pair(spec), task, spec)
-    paths = [Path(part) for part in spec.split(",")]
-    if len(paths) != 2:
-        raise OptionError(
-            f"{spec}: {len(paths)} files, not two", hint="write it as QUERY.npy,GALLERY.npy"
-        )
-    query, gallery = (read_npy(path, path.with_suffix(".txt")) for path in paths)
-    return _in_order(DescriptorPair(query, gallery), task, spec)
+def _hash_of(*files: str | Path) -> str:
+    """Of files' contents, which have just been read."""
+    digest = hashlib.sha256()
+    for name in files:
+        with Path(name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def to_run(
@@ -220,97 +259,3 @@ def _from_run(name: str, run: Run, task: Task, relevance: Relevance) -> Base:
         scores[index, : len(ranked)] = ranked.scores
     ranks = {c: ranks_from_lists(rows, relevance, distractors=c) for c in Distractors}
     return Base(name=name, rows=rows, scores=scores, ranks=ranks, ms_per_query=None)
-
-
-def _in_order(pair: DescriptorPair, task: Task, name: str) -> DescriptorPair:
-    """Descriptors in the task's order: by id, or as they stand where the file has no ids."""
-    return DescriptorPair(
-        _side(pair.query, task.queries, f"{name}: queries"),
-        _side(pair.gallery, task.gallery, f"{name}: gallery"),
-    )
-
-
-def _side(given: DescriptorSet, items: Sequence[Item], what: str) -> DescriptorSet:
-    wanted = tuple(item.id for item in items)
-    hint = "name images by their path below the dataset's folder"
-    if given.ids == tuple(map(str, range(len(given)))):
-        if len(given) != len(wanted):
-            raise OptionError(
-                f"{what}: {len(given)} rows without ids, but the task has {len(wanted)}",
-                hint="store ids (paths below the dataset's folder) beside the descriptors",
-            )
-        _check_labels(given, items, what)
-        return DescriptorSet(wanted, None, given.values)
-    row_of = {name: row for row, name in enumerate(given.ids)}
-    if wanted[0] not in row_of:  # `pytorch_result.mat` holds whole paths
-        row_of = _by_ending(given.ids, max(name.count("/") for name in wanted))
-    missing = [name for name in wanted if row_of.get(name, -1) < 0]
-    if missing:
-        raise OptionError(
-            f"{what}: {len(missing)} of {len(wanted)} have no descriptor, "
-            f"the first is {missing[0]!r} (the file begins with {given.ids[0]!r})",
-            hint=hint,
-        )
-    rows = np.array([row_of[name] for name in wanted], np.int64)
-    return DescriptorSet(wanted, None, np.ascontiguousarray(given.values[rows]))
-
-
-def _check_labels(given: DescriptorSet, items: Sequence[Item], what: str) -> None:
-    """Rows without ids are taken in the task's order: their labels must not contradict it.
-
-    Labels may be any numbering of the places; distractors may share the label of junk.
-    """
-    if given.labels is None:
-        return
-    place_of: dict[str | int, str] = {}
-    for row, (label, item) in enumerate(zip(given.labels.tolist(), items, strict=True)):
-        if item.place is None or label == JUNK_LABEL:
-            continue
-        if place_of.setdefault(label, item.place) != item.place:
-            raise OptionError(
-                f"{what}: row {row} has the label {label} of {place_of[label]!r}, but would be "
-                f"{item.id}: the rows are in another order than the task's",
-                hint="store ids (paths below the dataset's folder) beside the descriptors",
-            )
-
-
-def _by_ending(paths: Sequence[str], depth: int) -> dict[str, int]:
-    """Rows by every ending of a path of up to `depth` folders and a name; -1 where two share it."""
-    rows: dict[str, int] = {}
-    for row, path in enumerate(paths):
-        parts = path.replace("\\", "/").split("/")
-        for start in range(max(0, len(parts) - depth - 1), len(parts)):
-            ending = "/".join(parts[start:])
-            rows[ending] = -1 if ending in rows else row
-    return rows
-
-
-def _encoded(spec: str, task: Task, progress: Progress) -> DescriptorPair:
-    from skylink.encoder import load_encoder
-
-    encoder = load_encoder(spec)
-    sides: list[DescriptorSet] = []
-    for what, items in (("queries", task.queries), ("gallery", task.gallery)):
-
-        def report(done: int, total: int, _: str, what: str = what) -> None:
-            progress(done, total, what)
-
-        values = _encode(items, encoder, report)
-        sides.append(DescriptorSet.make(values, ids=tuple(item.id for item in items)))
-    return DescriptorPair(*sides)
-
-
-def _encode(items: Sequence[Item], encoder: Encoder, progress: Progress) -> NDArray[np.float32]:
-    """Descriptors of items; parts of large maps are cut out one after the other."""
-    from skylink.encode import BATCH, encode_files, to_square
-
-    if all(item.window is None for item in items):
-        return encode_files([item.path for item in items], encoder, progress=progress)
-    found = []
-    with PictureReader() as reader:
-        for start in range(0, len(items), BATCH):
-            some = items[start : start + BATCH]
-            pictures = [to_square(reader.read(item), encoder) for item in some]
-            found.append(encoder.encode(np.stack(pictures)))
-            progress(start + len(some), len(items), "images")
-    return np.concatenate(found)
