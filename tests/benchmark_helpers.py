@@ -1,4 +1,4 @@
-"""Miniatures of benchmarks, made-up descriptors, a scripted re-ranker, and figures by brute force."""
+"""Miniatures of benchmarks, made-up descriptors, a scripted re-ranker, brute-force figures."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def brute_figures(
     for query, order in enumerate(orders):
         start, stop = relevance.indptr[query], relevance.indptr[query + 1]
         right = set(relevance.positives[start:stop].tolist())
-        ranked = [g for g in order if distractors is Distractors.kept or not relevance.distractors[g]]
+        ranked = [
+            g for g in order if distractors is Distractors.kept or not relevance.distractors[g]
+        ]
         ranks = [rank for rank, g in enumerate(ranked, 1) if g in right]
         ks = {f"recall@{k}": k for k in (1, 5, 10, 20)}
         ks["recall@top1"] = round(len(order) / 100) + 1

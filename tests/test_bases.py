@@ -61,7 +61,9 @@ def test_descriptors_rank_as_brute_force_does(
 def test_run_files_come_back(name: str, ending: str, once: Once, tmp_path: Path) -> None:
     task = load(once, name)
     base = opened(write_npz(tmp_path / "d.npz", task), task)
-    path = write_run(tmp_path / f"base.{ending}", to_run(task, base.rows[:, :7], base.scores[:, :7]))
+    path = write_run(
+        tmp_path / f"base.{ending}", to_run(task, base.rows[:, :7], base.scores[:, :7])
+    )
     again = opened(path, task)
     assert again.rows.tolist() == base.rows[:, :7].tolist()
     assert again.scores == pytest.approx(base.scores[:, :7], abs=1e-6)

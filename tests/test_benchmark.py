@@ -1,4 +1,4 @@
-"""Figures of base and re-ranker against a brute-force recomputation of the whole gallery's order."""
+"""Figures of base and re-ranker against a brute-force recomputation of the whole order."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ from skylink.benchmark import (
     recall_intervals,
 )
 from skylink.datasets import Task
+from skylink.errors import RunError
 from skylink.metrics import block_bootstrap
 from skylink.relevance import Distractors, Relevance
 from skylink.rerank_run import Reranked, rerank_lists
 from skylink.runfiles import write_run
 
 PROTOCOLS = [(name, None) for name in DATASETS] + [
-    ("university1652", "S2D"), ("sues200", "S2D-300"), ("denseuav", "S2D"), ("gtauav", "same-area S2D"),
-    ("vigor", "cross-area"), ("cvact", "test"), ("uavvisloc", "map 09"),
+    ("university1652", "S2D"), ("sues200", "S2D-300"), ("denseuav", "S2D"),
+    ("gtauav", "same-area S2D"), ("vigor", "cross-area"), ("cvact", "test"),
+    ("uavvisloc", "map 09"),
 ]  # fmt: skip
 
 
@@ -84,8 +86,7 @@ def test_figures_are_those_of_the_whole_reordered_gallery(
             assert {key: figures[key] for key in expected} == pytest.approx(expected), (which, how)
             assert figures["ap"] == figures["ap_step"]
             given = [
-                set(o[:top_k]) & set(task.positives[q])
-                for q, o in enumerate(orders["retrieved"])
+                set(o[:top_k]) & set(task.positives[q]) for q, o in enumerate(orders["retrieved"])
             ]
             ceiling = 100 * np.mean([bool(g) for g in given])
             assert figures[f"oracle_recall@1_of_{top_k}"] == pytest.approx(ceiling)
@@ -101,9 +102,7 @@ def test_metres_are_those_of_the_lists(name: str, once: Once, tmp_path: Path) ->
     relevance, base, done = run(task, tmp_path, top_k=5)
     figures = results_of(task, relevance, base, done, top_k=5).reranked
     assert figures is not None
-    metres = np.array(
-        [task.distances_m(q, rows[:3].tolist()) for q, rows in enumerate(done.rows)]
-    )
+    metres = np.array([task.distances_m(q, rows[:3].tolist()) for q, rows in enumerate(done.rows)])
     assert figures["median_error_m"] == pytest.approx(np.median(metres[:, 0]))
     assert figures["within_50_m"] == pytest.approx(100 * np.mean(metres[:, 0] <= 50))
     assert figures["dis@3_m"] == pytest.approx(metres.mean())

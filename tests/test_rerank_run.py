@@ -89,9 +89,7 @@ def test_what_fails_keeps_the_bases_order_and_is_counted(
     task = load(once, "university1652")
     base = base_of(task, tmp_path)
     fails = [task.queries[2].id, task.queries[7].id]
-    done = rerank_lists(
-        task, base.rows, base.scores, Scripted(fails=fails, answer=answer), top_k=4
-    )
+    done = rerank_lists(task, base.rows, base.scores, Scripted(fails=fails, answer=answer), top_k=4)
     assert np.flatnonzero(done.failed).tolist() == [2, 7]
     assert np.flatnonzero(~done.reranked).tolist() == [2, 7]
     assert np.array_equal(done.rows[[2, 7]], base.rows[[2, 7]])

@@ -16,6 +16,7 @@ from skylink.bases import Base
 from skylink.datasets import Task
 from skylink.errors import RunError
 from skylink.figures import BLOCK_FRAMES
+from skylink.geo import distance_m
 from skylink.localization_metrics import dis_at, sdm_denseuav, sdm_gta
 from skylink.metrics import consecutive_blocks, flips, median_error_m, within_m
 from skylink.protocol import ranks_from_lists
@@ -207,10 +208,7 @@ def _metres(task: Task, rows: NDArray[np.int64]) -> dict[str, Number]:
     if task.metres is None:
         return {}
     depth = min(rows.shape[1], max(SDM_K))
-    errors = np.full((len(rows), depth), np.inf)
-    for query, line in enumerate(rows[:, :depth]):
-        listed = line[line >= 0]
-        errors[query, : len(listed)] = task.distances_m(query, listed.tolist())
+    errors = list_distances_m(task, rows[:, :depth])
     median = median_error_m(errors[:, 0])
     figures: dict[str, Number] = {
         "median_error_m": median if np.isfinite(median) else None,
@@ -223,6 +221,28 @@ def _metres(task: Task, rows: NDArray[np.int64]) -> dict[str, Number]:
         whole = np.isfinite(errors[:, :k]).all(axis=1)
         figures[f"dis@{k}_m"] = float(dis_at(errors[whole], k).mean()) if whole.any() else None
     return figures
+
+
+def list_distances_m(task: Task, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(Q, K) metres from each query to gallery rows (Q, K); infinite for a row of -1.
+
+    As `Task.distances_m`, but all at once.
+
+    Raises:
+        DatasetError: the dataset has no positions.
+    """
+    truth = task.positions("queries")[:, None]
+    found = task.positions("gallery")[rows]
+    if task.metres == "geodesic":
+        lon, lat = np.broadcast_to(truth, found.shape)[rows >= 0].T
+        there = distance_m(
+            lon1=lon, lat1=lat, lon2=found[rows >= 0][:, 0], lat2=found[rows >= 0][:, 1]
+        )
+    else:
+        there = np.hypot(*(found - truth)[rows >= 0].T)
+    metres = np.full(rows.shape, np.inf)
+    metres[rows >= 0] = there
+    return metres
 
 
 def _sdm_degrees(task: Task, rows: NDArray[np.int64], k: int) -> float:

@@ -21,7 +21,9 @@ from skylink.commands import (
     evaluate,
     info,
     locate,
+    mine,
     models,
+    report,
     rerank,
     terminal,
     train,
@@ -114,6 +116,8 @@ app.command("build", epilog=EPILOG)(build.build)
 app.command("locate", epilog=EPILOG)(locate.locate)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
 app.command("rerank", epilog=EPILOG)(rerank.rerank)
+app.command("report", epilog=EPILOG)(report.report)
+app.command("mine", epilog=EPILOG)(mine.mine)
 app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)

@@ -42,7 +42,8 @@ def test_figures_table_and_heat_map(town_folder: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "recall.conditions.png") as image:
         assert image.format == "PNG"
     assert {p.name for p in tmp_path.iterdir()} == {
-        "results.json", "results.conditions.json", "recall.png", "recall.conditions.png",
+        "results.json", "results.queries.jsonl", "results.conditions.json", "recall.png",
+        "recall.conditions.png",
     }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class Fixed:
         return self.scores.astype(np.float32)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(seed=seeds, weight=st.sampled_from([0, 0.3, 0.7, 1]), gate=st.sampled_from([None, 0.5, 1.5]))
 def test_rankings_are_those_of_the_one_public_wrapper(
     seed: int, weight: float, gate: float | None
@@ -73,7 +73,7 @@ def test_rankings_are_those_of_the_one_public_wrapper(
             np.testing.assert_allclose([c.score for c in found.candidates], ours[1], atol=1e-5)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=seeds, skill=st.floats(-2, 3), base_skill=st.floats(-1, 3))
 def test_fused_is_never_below_either(seed: int, skill: float, base_skill: float) -> None:
     lists = scored(seed, skill=skill, base_skill=base_skill)

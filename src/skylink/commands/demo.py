@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skylink.commands import terminal
-from skylink.commands.evaluate import summary_table, true_places
+from skylink.commands.evaluate import true_places
+from skylink.commands.evaluate_tables import summary_table
 from skylink.commands.photo_run import Pictures
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skylink.bases import Base
-from skylink.benchmark import ranked_under, reranked_ranks
+from skylink.benchmark import list_distances_m, ranked_under, reranked_ranks
 from skylink.camera import ground_width_m
 from skylink.datasets import Item, Task
 from skylink.evaluate import Evaluation
@@ -57,9 +57,7 @@ def write_gallery_details(results: Path, evaluation: Evaluation, gallery: Galler
     return write_details(results, header, queries)
 
 
-def _located(
-    outcome: Outcome, gallery: Gallery, tolerance_m: float, folder: Path
-) -> QueryDetails:
+def _located(outcome: Outcome, gallery: Gallery, tolerance_m: float, folder: Path) -> QueryDetails:
     row, estimate = outcome.row, outcome.estimate
     path = relative(row.path, folder)
     on_ground = row.ground_lon is not None and row.ground_lat is not None
@@ -95,6 +93,11 @@ def _located(
         failed=estimate.rerank_failed,
         note=estimate.rerank_note,
     )
+
+
+def _first(hits: NDArray[np.bool_]) -> int | None:
+    """The rank, from 1, of the first hit."""
+    return int(np.argmax(hits)) + 1 if hits.any() else None
 
 
 def _places(
@@ -150,16 +153,13 @@ def write_benchmark_details(
         source=relative(root, results.parent),
         results_sha256=digest(text),
         queries=len(task.queries),
-        ranked=None if ranks["base"].depth == ranks["base"].ranked else ranks["base"].depth,
+        ranked=ranks["base"].depth,
     )
     firsts = {which: found.first() for which, found in ranks.items()}
+    lists["positives"] = _padded(task.positives), np.full((len(task.queries), SHOWN), np.nan)
+    drawn = {which: _Tiles(task, rows, scores, root) for which, (rows, scores) in lists.items()}
     queries = []
     for index, item in enumerate(task.queries):
-
-        def shown(which: str, index: int = index) -> list[Place]:
-            rows, scores = lists[which]
-            return _tiles(task, index, rows[index, :SHOWN], scores[index, :SHOWN], root)
-
         first = {k: int(v[index]) if v[index] != NOT_FOUND else None for k, v in firsts.items()}
         done = reranked is not None and bool(reranked.reranked[index])
         queries.append(
@@ -169,9 +169,9 @@ def write_benchmark_details(
                 window=item.window,
                 lon=item.lon,
                 lat=item.lat,
-                base=shown("base"),
-                final=shown("final") if done else [],
-                positives=_tiles(task, index, task.positives[index][:SHOWN], None, root),
+                base=drawn["base"].of(index),
+                final=drawn["final"].of(index) if done else [],
+                positives=drawn["positives"].of(index),
                 base_rank=first["base"],
                 final_rank=first.get("final", first["base"]),
                 reranked=done,
@@ -181,30 +181,45 @@ def write_benchmark_details(
     return write_details(results, header, queries)
 
 
-def _tiles(
-    task: Task,
-    query: int,
-    rows: Sequence[int] | NDArray[np.int64],
-    scores: NDArray[np.float64] | None,
-    root: Path,
-) -> list[Place]:
-    """Gallery images, -1 after the end."""
-    listed = [int(row) for row in rows if row >= 0]
-    metres = task.distances_m(query, listed).tolist() if task.metres and listed else []
-    right = set(task.positives[query])
-    return [
-        Place(
-            id=task.gallery[row].id,
-            score=None if scores is None else float(scores[rank]),
-            right=row in right,
-            error_m=round(metres[rank], 2) if metres else None,
-            path=_path(task.gallery[row], root),
-            window=task.gallery[row].window,
-            lon=task.gallery[row].lon,
-            lat=task.gallery[row].lat,
+def _padded(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """(Q, SHOWN) the first of each list, -1 after its end."""
+    rows = np.full((len(lists), SHOWN), -1, np.int64)
+    for row, listed in zip(rows, lists, strict=True):
+        row[: len(listed[:SHOWN])] = listed[:SHOWN]
+    return rows
+
+
+class _Tiles:
+    """Gallery images of a task's lists, (Q, K) rows with -1 after the end; scores may be NaN."""
+
+    def __init__(
+        self, task: Task, rows: NDArray[np.int64], scores: NDArray[np.float64], root: Path
+    ) -> None:
+        self._task, self._root = task, root
+        self._rows, self._scores = rows[:, :SHOWN], scores[:, :SHOWN]
+        self._metres = list_distances_m(task, self._rows) if task.metres else None
+
+    def of(self, query: int) -> list[Place]:
+        """One query's."""
+        right = self._task.positives[query]
+        return [
+            self._place(query, rank, int(row), int(row) in right)
+            for rank, row in enumerate(self._rows[query])
+            if row >= 0
+        ]
+
+    def _place(self, query: int, rank: int, row: int, right: bool) -> Place:
+        item, score = self._task.gallery[row], float(self._scores[query, rank])
+        return Place(
+            id=item.id,
+            score=None if math.isnan(score) else score,
+            right=right,
+            error_m=None if self._metres is None else round(float(self._metres[query, rank]), 2),
+            path=_path(item, self._root),
+            window=item.window,
+            lon=item.lon,
+            lat=item.lat,
         )
-        for rank, row in enumerate(listed)
-    ]
 
 
 def _path(item: Item, root: Path) -> str | None:

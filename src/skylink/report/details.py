@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from skylink.errors import SkyLinkError
 from skylink.files import write_atomic
 
-DETAILS_SCHEMA = 1
+DETAILS_SCHEMA: Literal[1] = 1
 SHOWN = 5
 """Candidates that are kept of each ranking, and right answers of each query."""
 MAX_BYTES = 2_000_000_000
@@ -114,10 +114,10 @@ class Header(_Part):
 
     Attributes:
         kind: whose pictures the candidates are: a gallery of ours, or a benchmark's.
-        source: the gallery, or the benchmark's folder, relative to this file where that is possible.
+        source: the gallery, or the benchmark's folder; relative to this file where it can be.
         results_sha256: of the text of the results file that these queries belong to.
         queries: how many lines follow.
-        ranked: how many candidates each ranking had; ranks beyond it are not known. None: all.
+        ranked: up to which rank a right answer would be known.
     """
 
     schema_version: Literal[1] = DETAILS_SCHEMA
@@ -125,7 +125,7 @@ class Header(_Part):
     source: Text
     results_sha256: str
     queries: Annotated[int, Field(ge=1, le=MAX_QUERIES)]
-    ranked: int | None = None
+    ranked: Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def read_details(results: Path, text: str) -> Details:
             header = Header.model_validate_json(file.readline(MAX_LINE))
             if header.results_sha256 != digest(text):
                 raise ReportError(f"{path} is not of the run that wrote {results}", hint=again)
-            queries = []
+            queries: list[QueryDetails] = []
             while line := file.readline(MAX_LINE):
                 if len(queries) == header.queries:
                     raise ReportError(f"{path} has more than {header.queries} queries", hint=again)

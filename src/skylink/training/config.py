@@ -115,8 +115,10 @@ class Optimizer(Section):
         description="lists whose gradients are summed for a step, over all processes together: "
         "their number changes the speed and not the result",
     )
-    lr_lora: float = Field(default=1e-4, gt=0, description="learning rate of LoRA")
-    lr_head: float = Field(default=1e-4, gt=0, description="learning rate of the value head")
+    lr_lora: float = Field(default=1e-4, gt=0, le=1e3, description="learning rate of LoRA")
+    lr_head: float = Field(
+        default=1e-4, gt=0, le=1e3, description="learning rate of the value head"
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled, on matrices and head")
     warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
     final_lr: float = Field(default=0.1, ge=0, le=1, description="share of the rate at the end")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skylink.reranker import Fusion
 
 WEIGHTS = tuple(np.round(np.linspace(0, 1, 21), 2).tolist())
-GATES = 12
+GATES = 21
 """How many margins are tried, at quantiles of the lists' own."""
 TEMPERATURES = np.geomspace(1e-3, 1e3, 241)
 BINS = 10
@@ -74,7 +74,11 @@ class Recall:
     @classmethod
     def of(cls, lists: Sequence[Scored], fusion: Fusion) -> Recall:
         """Of lists ranked under a fusion."""
-        ranks = np.array([each.first_rank(fusion) for each in lists])
+        return cls.of_ranks(np.array([each.first_rank(fusion) for each in lists]))
+
+    @classmethod
+    def of_ranks(cls, ranks: Floats) -> Recall:
+        """Of ranks of the first right candidates."""
         return cls(recall_at_1=float((ranks == 1).mean()), mrr=float((1 / ranks).mean()))
 
     @property
@@ -93,14 +97,18 @@ def fit_fusion(lists: Sequence[Scored]) -> Fusion:
     Of equals the one nearer to the base is taken: the larger weight, then the lower gate.
     """
     leads = np.array([each.lead for each in lists])
-    quantiles = np.quantile(leads, np.linspace(0, 1, GATES)) if len(leads) else []
-    gates: list[float | None] = [*sorted({max(0.0, float(lead)) for lead in quantiles}), None]
-    choices = [
-        Fusion(base_weight=weight, gate_margin=None if weight == 1 else gate)
-        for weight in reversed(WEIGHTS)
-        for gate in (gates if weight < 1 else [None])
-    ]
-    return max(choices, key=lambda fusion: Recall.of(lists, fusion).key)  # the first of equals
+    quantiles = np.quantile(leads, np.linspace(0, 1, GATES)).tolist()
+    gates: list[float | None] = [*sorted({max(0.0, lead) for lead in quantiles}), None]
+    base = np.array([each.first_rank(BASE_ONLY) for each in lists])
+    best, best_key = BASE_ONLY, Recall.of_ranks(base).key
+    for weight in reversed(WEIGHTS[:-1]):
+        ranks = np.array([each.first_rank(Fusion(base_weight=weight)) for each in lists])
+        for gate in gates:
+            gated = ranks if gate is None else np.where(leads >= gate, base, ranks)
+            key = Recall.of_ranks(gated).key
+            if key > best_key:
+                best, best_key = Fusion(base_weight=weight, gate_margin=gate), key
+    return best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,28 +152,33 @@ def confidences(
     The confidence is the first's share of softmax(fused scores / temperature). Lists that the gate
     left alone have none: theirs are the base's scores.
     """
-    found, right = [], []
-    for each in lists:
-        ranked = each.ranked(fusion)
-        if ranked is not None:
-            order, fused = ranked
-            found.append(1 / np.exp((fused - fused[0]) / temperature).sum())
-            right.append(bool(each.right[order[0]]))
-    return np.array(found, np.float64), np.array(right, np.bool_)
+    behind, right = _behind(lists, fusion)
+    return 1 / np.exp(-behind / temperature).sum(axis=1), right
 
 
 def fit_temperature(lists: Sequence[Scored], fusion: Fusion) -> float | None:
     """The temperature whose confidences have the best log-likelihood; None without lists."""
-    best: tuple[float, float] | None = None
-    for temperature in TEMPERATURES.tolist():
-        confidence, right = confidences(lists, fusion, temperature)
-        if not len(confidence):
-            return None
-        p = np.clip(confidence, 1e-6, 1 - 1e-6)
-        loss = float(-np.where(right, np.log(p), np.log1p(-p)).mean())
-        if best is None or loss < best[0]:
-            best = loss, temperature
-    return None if best is None else best[1]
+    behind, right = _behind(lists, fusion)
+    if not len(right):
+        return None
+
+    def loss(temperature: float) -> float:
+        p = np.clip(1 / np.exp(-behind / temperature).sum(axis=1), 1e-6, 1 - 1e-6)
+        return float(-np.where(right, np.log(p), np.log1p(-p)).mean())
+
+    best: float = min(TEMPERATURES.tolist(), key=loss)
+    return best
+
+
+def _behind(lists: Sequence[Scored], fusion: Fusion) -> tuple[Floats, NDArray[np.bool_]]:
+    """How far candidates are behind the first, infinite after a list's end; is the first right?"""
+    ranked = [(each, each.ranked(fusion)) for each in lists]
+    kept = [(each, found) for each, found in ranked if found is not None]
+    behind = np.full((len(kept), max((len(e.base) for e, _ in kept), default=1)), np.inf)
+    for row, (_, (_, fused)) in zip(behind, kept, strict=True):
+        row[: len(fused)] = fused[0] - fused
+    right = [bool(each.right[order[0]]) for each, (order, _) in kept]
+    return behind, np.array(right, np.bool_)
 
 
 def _standard(values: Floats) -> Floats:

@@ -64,7 +64,9 @@ class Student:
             self.lora = _with_lora(backbone, tune, seed)
             if gradient_checkpointing:
                 # the layers call it in training only, so the tower, in evaluation mode, never does
-                backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+                with warnings.catch_warnings():  # of what transformers will rename
+                    warnings.simplefilter("ignore")
+                    backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def frozen(self) -> bool:

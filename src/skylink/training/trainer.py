@@ -198,13 +198,7 @@ class Trainer:
         losses: list[tuple[str, float]] = []
         for pick in self.processes.share(usable):
             with self.student.training((self.config.seed, self.done, pick.key[1])):
-                scores = self.scorer.scores(pick)
-                value = math.nan
-                if torch.isfinite(scores).all():
-                    labels = torch.from_numpy(pick.labels).to(scores.device)
-                    loss = self.loss(scores[None], labels[None])
-                    (loss / len(usable)).backward()  # type: ignore[no-untyped-call]
-                    value = float(loss.detach())
+                value = self._backward(pick, len(usable))
             losses.append((pick.mined.query, value))
         losses = self.processes.gather(losses)
         if broken := [query for query, value in losses if not math.isfinite(value)]:
@@ -222,6 +216,17 @@ class Trainer:
             "lr_lora": None if self.student.frozen else rates.lr_lora * factor,
             "lists": len(usable),
         }
+
+    def _backward(self, pick: Pick, lists: int) -> float:
+        """Add the gradient of one list of so many; its loss, NaN where it can't be computed."""
+        scores = self.scorer.scores(pick)
+        labels = torch.from_numpy(pick.labels).to(scores.device)
+        try:
+            loss = self.loss(scores[None], labels[None])
+        except ModelError:  # not finite; other processes must hear of it
+            return math.nan
+        (loss / lists).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     def _usable(self, pick: Pick) -> bool:
         return bool(self.loss.usable(torch.from_numpy(pick.labels)[None]).all())

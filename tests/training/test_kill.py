@@ -1,0 +1,101 @@
+"""Whole runs of `skylink train`, killed without warning, in one process and in two."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skylink.files import write_atomic
+from skylink.lvlm.adapter import read_info
+from skylink.training.config_file import toml_text
+from training_helpers import config_for
+
+pytestmark = pytest.mark.slow
+
+STEPS = 14
+ONE = [sys.executable, "-m", "skylink"]
+TWO = [
+    sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+    "-m", "skylink",
+]  # fmt: skip
+
+
+def command(program: list[str], checkpoint: Path, folder: Path, out: str) -> list[str]:
+    config = config_for(
+        checkpoint, folder, judged_by=["held"], out=folder / out,
+        tune={"r": 4, "dropout": 0.1}, validation={"every": 5}, checkpoints={"every": 1},
+        optimizer={"steps": STEPS, "lists_per_step": 4, "lr_lora": 2e-3},
+    )  # fmt: skip
+    path = write_atomic(folder / f"{out}.toml", toml_text(config))
+    return [*program, "train", str(path)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def whole(args: list[str]) -> None:
+    done = subprocess.run(args, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def killed(args: list[str], log: Path, *, after: int, delay_s: float) -> None:
+    """Kill -9, all processes at once, soon after a step was logged."""
+    with subprocess.Popen(
+        args, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        limit = time.monotonic() + 240
+        while (len(lines(log)) < after) and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.005)
+        time.sleep(delay_s)
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in lines(folder / "training" / "log.jsonl")]
+    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in found]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(checkpoint: Path, folder: Path) -> None:
+    whole(command(ONE, checkpoint, folder, "unbroken"))
+    args = command(ONE, checkpoint, folder, "broken")
+    draw = np.random.default_rng(0)
+    for after in (1, 4, 9, 12):
+        log = folder / "broken" / "training" / "log.jsonl"
+        killed(args, log, after=after, delay_s=float(draw.uniform(0, 0.05)))
+    whole(args)
+    assert entries(folder / "broken") == entries(folder / "unbroken")
+    one, other = read_info(folder / "broken"), read_info(folder / "unbroken")
+    assert one is not None
+    assert other is not None
+    assert one.head_sha256 == other.head_sha256
+    assert one.lora_sha256 == other.lora_sha256
+    assert one.about["validation"] == other.about["validation"]
+
+
+def test_two_processes_train_the_same_and_go_on(checkpoint: Path, folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    whole(command(ONE, checkpoint, folder, "one"))
+    args = command(TWO, checkpoint, folder, "two")
+    killed(args, folder / "two" / "training" / "log.jsonl", after=6, delay_s=0.02)
+    whole(args)
+    one, two = entries(folder / "one"), entries(folder / "two")
+    assert len(two) == STEPS
+    for mine, other in zip(two, one, strict=True):
+        assert mine == pytest.approx(other, rel=1e-4, abs=1e-4)
+    assert read_info(folder / "two") is not None
