@@ -119,7 +119,7 @@ def test_a_listwise_prompt_has_a_longest_list(town_folder: Path, model: Path) ->
         (["--reranker", "lvlm:{tmp}"], "there is no config.json in it"),
         (["--reranker", "lvlm:nowhere/such-model"], "nowhere/such-model can't be loaded"),
         (["--reranker", "lvlm:"], "unknown re-ranker 'lvlm:'"),
-        (["--reranker", "lvlm:{model}", "--lvlm-adapter", "{tmp}"], "there is no skylink.json in it"),
+        (["--reranker", "lvlm:{model}", "--lvlm-adapter", "{tmp}"], "there is no skylink.json"),
         (["--reranker", "lvlm:{model}", "--lvlm-template", "nope"], "no such prompt template"),
         (["--reranker", "lvlm:{model}", "--lvlm-device", "cuda:7"], "device 'cuda:7'"),
         (["--reranker", "lvlm:{model}", "--lvlm-orders", "0"], "orders = 0"),
