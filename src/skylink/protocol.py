@@ -141,7 +141,8 @@ def ranks_from_lists(
         raise ValueError("a list goes on after a -1")
     query, _ = np.nonzero(listed)
     keys = query * relevance.gallery + rows[listed]
-    if len(np.unique(keys)) < len(keys):
+    order = np.argsort(keys)
+    if (np.diff(keys[order]) == 0).any():
         raise ValueError("a list has a gallery row twice")
     ranked = len(relevance.under(distractors)[1])
     counts = listed
@@ -149,7 +150,6 @@ def ranks_from_lists(
         counts = listed & ~relevance.distractors[rows]
     rank_at = np.cumsum(counts, axis=1)
     # each (query, row) pair as one number, so that positives are looked up in one search
-    order = np.argsort(keys)
     of_query = np.repeat(np.arange(relevance.queries), np.diff(relevance.indptr))
     wanted = of_query * relevance.gallery + relevance.positives
     ranks = np.full(len(wanted), NOT_FOUND, np.int64)

@@ -31,6 +31,7 @@ def trained(checkpoint: Path, folder: Path, **sections: Any) -> Trainer:
     return Trainer(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", [{"r": 4}, {"how": "head"}], ids=["lora", "head"])
 def test_the_folder_scores_as_the_trainers_model(
     checkpoint: Path, folder: Path, tune: dict[str, Any]

@@ -29,6 +29,7 @@ def losses(config: TrainConfig) -> list[Any]:
     return [{k: v for k, v in entry.items() if k != "seconds"} for entry in entries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tune", "rate"), [({"r": 8, "dropout": 0.0}, 3e-3), (HEAD, 3e-2)], ids=["lora", "head"]
 )
@@ -56,7 +57,7 @@ def test_training_ranks_held_out_lists_better(
 
 
 def test_the_tower_sees_each_picture_once(checkpoint: Path, folder: Path) -> None:
-    config = config_for(checkpoint, folder, optimizer={"steps": 9, "lists_per_step": 4})
+    config = config_for(checkpoint, folder, tune=HEAD)
     trainer = Trainer(config)
     trainer.run()
     passes = trainer.student.backbone.tower_passes
@@ -67,6 +68,32 @@ def test_the_tower_sees_each_picture_once(checkpoint: Path, folder: Path) -> Non
     assert losses(config)[0]["lists"] == 4
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [{"gradient_checkpointing": True}, {"precision": "bf16"}],
+    ids=["checkpointing", "bf16"],
+)
+def test_other_ways_to_compute_lose_alike(
+    checkpoint: Path, folder: Path, compute: dict[str, Any]
+) -> None:
+    def run(out: str, **compute: Any) -> tuple[list[Any], Trainer]:
+        config = config_for(
+            checkpoint, folder, out=folder / out, optimizer={"steps": 2, "lists_per_step": 2},
+            compute=compute,
+        )  # fmt: skip
+        trainer = Trainer(config)
+        trainer.run()
+        return losses(config), trainer
+
+    plain, _ = run("plain")
+    other, trainer = run("other", **compute)
+    near = 1e-5 if "precision" not in compute else 0.1
+    assert [e["loss"] for e in other] == pytest.approx([e["loss"] for e in plain], rel=near)
+    assert other[0]["loss"] != 0
+    assert all(p.dtype == torch.float32 for _, p in trainer.student.named_parameters())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", [{"r": 4, "dropout": 0.1}, HEAD], ids=["lora", "head"])
 def test_an_interrupted_run_goes_on_to_the_same_losses(
     checkpoint: Path, folder: Path, tune: dict[str, Any]
@@ -154,6 +181,20 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_lists(
     saved = state.load(state.checkpoints(trainer.folder)[-1])
     assert saved.step == trainer.done == 2
     assert all(torch.isfinite(w).all() for w in saved.weights.values())
+
+
+def test_too_little_memory_says_what_to_do(
+    checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(config_for(checkpoint, folder))
+
+    def full(pick: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(trainer.scorer, "scores", full)
+    with pytest.raises(ModelError, match="not enough memory") as caught:
+        trainer.run()
+    assert "gradient_checkpointing" in str(caught.value.hint)
 
 
 def test_a_gradient_that_is_not_finite_stops(checkpoint: Path, folder: Path) -> None:

@@ -157,7 +157,8 @@ def write_benchmark_details(
     )
     firsts = {which: found.first() for which, found in ranks.items()}
     lists["positives"] = _padded(task.positives), np.full((len(task.queries), SHOWN), np.nan)
-    drawn = {which: _Tiles(task, rows, scores, root) for which, (rows, scores) in lists.items()}
+    paths = [_path(item, root) for item in task.gallery]
+    drawn = {which: _Tiles(task, rows, scores, paths) for which, (rows, scores) in lists.items()}
     queries = []
     for index, item in enumerate(task.queries):
         first = {k: int(v[index]) if v[index] != NOT_FOUND else None for k, v in firsts.items()}
@@ -190,12 +191,23 @@ def _padded(lists: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 
 
 class _Tiles:
-    """Gallery images of a task's lists, (Q, K) rows with -1 after the end; scores may be NaN."""
+    """Gallery images of a task's lists.
+
+    Args:
+        task: whose lists.
+        rows: (Q, K), -1 after the end.
+        scores: (Q, K), NaN where there are none.
+        paths: of the gallery, as `Place.path`.
+    """
 
     def __init__(
-        self, task: Task, rows: NDArray[np.int64], scores: NDArray[np.float64], root: Path
+        self,
+        task: Task,
+        rows: NDArray[np.int64],
+        scores: NDArray[np.float64],
+        paths: Sequence[str | None],
     ) -> None:
-        self._task, self._root = task, root
+        self._task, self._paths = task, paths
         self._rows, self._scores = rows[:, :SHOWN], scores[:, :SHOWN]
         self._metres = list_distances_m(task, self._rows) if task.metres else None
 
@@ -215,7 +227,7 @@ class _Tiles:
             score=None if math.isnan(score) else score,
             right=right,
             error_m=None if self._metres is None else round(float(self._metres[query, rank]), 2),
-            path=_path(item, self._root),
+            path=self._paths[row],
             window=item.window,
             lon=item.lon,
             lat=item.lat,

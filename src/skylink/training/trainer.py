@@ -17,6 +17,7 @@ import torch
 
 from skylink.errors import ModelError, OptionError
 from skylink.loss_registry import Loss, make_loss
+from skylink.lvlm.backbone import out_of_memory
 from skylink.lvlm.cache import FeatureCache, default_folder
 from skylink.training import state
 from skylink.training.config import Optimizer, TrainConfig
@@ -139,7 +140,16 @@ class Trainer:
         stopped = self._hopeless()
         while self.done < self.steps and not stopped:
             start = time.monotonic()
-            entry = self._step()
+            try:
+                entry = self._step()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise ModelError(
+                    f"not enough memory to learn from a list of {self.config.data.list_size}",
+                    hint="compute.gradient_checkpointing = true, fewer asking.visual_tokens, a "
+                    "smaller data.list_size, or a smaller model",
+                ) from error
             self.done += 1
             self._seconds += time.monotonic() - start
             words = "" if entry["loss"] is None else f"loss {entry['loss']:.4f}"
