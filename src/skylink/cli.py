@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from skylink import __version__
 from skylink.commands import (
+    ablate,
     build,
     datasets,
     demo,
@@ -122,6 +123,7 @@ app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)
 app.command("train", epilog=EPILOG)(train.train)
+app.command("ablate", epilog=EPILOG)(ablate.ablate)
 app.command("demo", epilog=EPILOG)(demo.demo)
 
 

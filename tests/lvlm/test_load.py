@@ -504,14 +504,14 @@ def wrong_positions(backbone: Backbone) -> None:
 
 
 def blind(backbone: Backbone) -> None:
-    right = backbone._visual
+    right = backbone.visual
 
     def zeros(images: Any) -> Any:
         out = right(images)
         out.pooler_output = [torch.zeros_like(x) for x in out.pooler_output]
         return out
 
-    backbone._visual = zeros  # type: ignore[method-assign]
+    backbone.visual = zeros  # type: ignore[method-assign]
 
 
 def broken(backbone: Backbone) -> None:

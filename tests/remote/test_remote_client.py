@@ -141,7 +141,9 @@ def test_retry_after_is_waited_for(server: FakeServer, client: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["3600", email.utils.formatdate(time.time() + 86_400, usegmt=True)]
+    "value",
+    ["3600", email.utils.formatdate(time.time() + 86_400, usegmt=True)],
+    ids=["seconds", "date"],
 )
 def test_a_server_that_wants_a_long_pause_fails_the_query(
     server: FakeServer, client: Make, value: str

@@ -31,9 +31,7 @@ from skylink.training.config import (
     Validation,
 )
 
-Model = Literal[
-    "base", "lvlm-zero-shot", "lvlm-head", "lvlm-lora", "pairs-head", "shuffled-tiles"
-]
+Model = Literal["base", "lvlm-zero-shot", "lvlm-head", "lvlm-lora", "pairs-head", "shuffled-tiles"]
 Ranking = Literal["pure", "fused"]
 UNTRAINED: tuple[Model, ...] = ("base", "lvlm-zero-shot")
 WITHOUT_LVLM: tuple[Model, ...] = ("base", "pairs-head")

@@ -96,7 +96,8 @@ def _check_losses(grid: Grid) -> None:
 
 def _complaint(path: Path, error: ValidationError) -> OptionError:
     """The first thing that is wrong, with the nearest key where a key is unknown."""
-    first = error.errors()[0]
+    # a key that is missing may be the one that is misspelt
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = [str(part) for part in first["loc"]]
     key = ".".join(where)
     if first["type"] == "extra_forbidden":

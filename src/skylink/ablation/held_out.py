@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skylink.ablation.grid import Test
 from skylink.ablation.result import Outcome
 from skylink.errors import QueriesError
 from skylink.figures import BLOCK_FRAMES
@@ -30,11 +31,12 @@ class HeldOut(Sequence[Pick]):
     """Lists that rows are measured on.
 
     Args:
-        paths: files of mined lists.
+        test: of the grid; the folder is known.
         depth: candidates of a list that are re-ranked; the others keep their order behind them.
         apart: queries that must not be among these, those of training and validation.
 
     Attributes:
+        folder, gallery: where pictures are.
         sha256: of each file's lists.
         queries: (Q,) ids, in order.
         pictures: paths of all pictures, relative to the dataset's folder.
@@ -48,8 +50,9 @@ class HeldOut(Sequence[Pick]):
         OptionError: queries are in training too, or twice in these.
     """
 
-    def __init__(self, paths: Sequence[Path], depth: int, apart: Iterable[str] = ()) -> None:
-        self._files = [MinedFile(path) for path in paths]
+    def __init__(self, test: Test, depth: int, apart: Iterable[str] = ()) -> None:
+        self.folder, self.gallery = test.folder or test.lists[0].parent, test.gallery
+        self._files = [MinedFile(path) for path in test.lists]
         self._depth = depth
         known = set(apart)
         self._places: list[tuple[int, int]] = []
@@ -153,4 +156,3 @@ def _blocks_of_places(right: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     ]  # fmt: skip
     blocks = np.unique(components(answers), return_inverse=True)[1]
     return np.asarray(blocks, dtype=np.int64)
-

@@ -1,9 +1,10 @@
 """The control without a language model: a head on the descriptors of photo and tile.
 
 It sees the same lists in the same order, under the same loss, as many steps and the same choice of
-the best one; what it lacks is a model that looks at both pictures together. A linear head (`hidden`
-0) gives a sum of something of the photo and something of the tile, so that it can only learn which
-tiles are popular. Training takes seconds once descriptors are there, and is begun anew after a kill.
+the best one; what it lacks is a model that looks at both pictures together. A linear head
+(`hidden` 0) gives a sum of something of the photo and something of the tile, so that it can only
+learn which tiles are popular. Training takes seconds once descriptors are there, and is begun anew
+after a kill.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from skylink.ablation.grid import Cell, Pairs
 from skylink.ablation.held_out import HeldOut, scored
-from skylink.ablation.lvlm_cell import Held, Say, done, show_of, trained_words
+from skylink.ablation.lvlm_cell import Say, done, fitted, trained_of
+from skylink.ablation.pictures import list_show
 from skylink.ablation.result import Done
 from skylink.encode import to_square
 from skylink.encoder import Encoder, load_encoder
@@ -28,7 +29,7 @@ from skylink.lvlm.cache import picture_key
 from skylink.showing import Image
 from skylink.training.config import TrainConfig
 from skylink.training.data import Pick, TrainingLists, ValidationLists
-from skylink.training.fusion import Scored, fit_fusion
+from skylink.training.fusion import Scored
 from skylink.training.journal import Journal
 from skylink.training.pictures import ListShow
 from skylink.training.trainer import FOLDER, rate_factor, steps_of
@@ -81,49 +82,50 @@ class Looks:
 
 
 def run_pairs(
-    cell: Cell, config: TrainConfig, pairs: Pairs, held: Held, looks: Looks, say: Say
+    cell: Cell, config: TrainConfig, pairs: Pairs, held: HeldOut, looks: Looks, say: Say
 ) -> Done:
     """Train the head and measure it.
 
     Raises:
         SkyLinkError: lists can't be used, a picture can't be read, or the loss is not finite.
     """
-    loss = make_loss(config.loss.name, **config.loss.params)
-    lists = TrainingLists(config.data, config.labels, loss, seed=config.seed)
-    validation = ValidationLists(config.data.validation, config.validation.depth, lists)
     say("descriptors")
-    learner = _Learner(config, pairs, lists, validation, looks)
-    best, seconds = learner.run(say)
-    validated = learner.scored(validation, learner.show)
+    learner = _Learner(config, pairs, looks)
+    steps, best, seconds = learner.run(say)
+    fit = fitted(learner.scored(learner.validation, learner.show))
     start = time.monotonic()
-    way = config.asking.show
-    show = show_of(held.folder, held.gallery, held.lists, way, looks.encoder.input_px)
-    scores = [each.scores for each in learner.scored(held.lists, show)]
+    show = list_show(
+        held.folder, held.gallery, needed=held.needs_gallery, way=config.asking.show,
+        size_px=looks.encoder.input_px,
+    )  # fmt: skip
+    scores = [each.scores for each in learner.scored(held, show)]
     judge_seconds = time.monotonic() - start
-    trained = trained_words(
-        cell, learner.steps, best, seconds, lists.statistics, config.out / FOLDER
-    )
-    return done(held.lists, scores, validated, fit_fusion(validated), trained, judge_seconds)
+    trained = trained_of(
+        cell, learner.lists.statistics, config.out / FOLDER,
+        steps=steps, best_step=best, seconds=seconds,
+    )  # fmt: skip
+    return done(held, scores, fit, trained, judge_seconds)
 
 
 class _Learner:
     """The head under training."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        pairs: Pairs,
-        lists: TrainingLists,
-        validation: ValidationLists,
-        looks: Looks,
-    ) -> None:
-        self.config, self.rate = config, pairs.lr
+    def __init__(self, config: TrainConfig, pairs: Pairs, looks: Looks) -> None:
+        self.config, self.rate, self.looks = config, pairs.lr, looks
         self.loss = make_loss(config.loss.name, **config.loss.params)
-        self.lists, self.validation, self.looks = lists, validation, looks
-        self.steps = steps_of(config.optimizer, len(lists))
-        data = config.data
-        self.show = _show(data.folder or data.train.parent, config, lists, validation, looks)
-        first = looks.pairs(lists.at(0), self.show)
+        self.lists = TrainingLists(config.data, config.labels, self.loss, seed=config.seed)
+        self.validation = ValidationLists(
+            config.data.validation, config.validation.depth, self.lists
+        )
+        self.steps = steps_of(config.optimizer, len(self.lists))
+        self.show = list_show(
+            config.data.folder or config.data.train.parent,
+            config.data.gallery,
+            needed=self.lists.needs_gallery or self.validation.needs_gallery,
+            way=config.asking.show,
+            size_px=looks.encoder.input_px,
+        )
+        first = looks.pairs(self.lists.at(0), self.show)
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
             self.head = _head(first.shape[1], pairs.hidden)
@@ -131,8 +133,8 @@ class _Learner:
             self.head.parameters(), lr=pairs.lr, weight_decay=config.optimizer.weight_decay
         )
 
-    def run(self, say: Say) -> tuple[int, float]:
-        """(the best step, whose weights the head then has; seconds)."""
+    def run(self, say: Say) -> tuple[int, int, float]:
+        """(steps done, the best of them, whose weights the head then has, seconds)."""
         start = time.monotonic()
         journal = Journal(self.config.out / FOLDER, after=0)
         wish = self.config.validation
@@ -152,7 +154,7 @@ class _Learner:
                 break
         journal.close()
         self.head.load_state_dict(kept)
-        return best_step, time.monotonic() - start
+        return step, best_step, time.monotonic() - start
 
     def scored(self, lists: Sequence[Pick] | HeldOut, show: ListShow) -> list[Scored]:
         """Every list with its scores."""
@@ -200,21 +202,3 @@ def _head(inputs: int, hidden: int) -> torch.nn.Module:
     return torch.nn.Sequential(
         torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1)
     )
-
-
-def _show(
-    folder: Path,
-    config: TrainConfig,
-    lists: TrainingLists,
-    validation: ValidationLists,
-    looks: Looks,
-) -> ListShow:
-    """Makes the pictures of training and validation lists."""
-    from skylink.gallery import Gallery
-    from skylink.showing import GalleryShow
-
-    side, show = looks.encoder.input_px, None
-    if (lists.needs_gallery or validation.needs_gallery) and config.data.gallery is not None:
-        gallery = Gallery.open(config.data.gallery)
-        show = GalleryShow(gallery, size_px=side, way=config.asking.show)
-    return ListShow(folder, show, size_px=side)

@@ -273,7 +273,7 @@ class Backbone:
         """The model's body on token ids (B, T) with known features; see `positions`."""
         given: dict[str, Any] = {}
         if images:
-            given["mm_encoder_outputs"] = {"image": self._visual(images)}
+            given["mm_encoder_outputs"] = {"image": self.visual(images)}
         return self.inner(
             input_ids=ids,
             position_ids=positions,
@@ -302,7 +302,8 @@ class Backbone:
         rows: torch.Tensor = head.weight[list(ids)].detach().float()
         return rows
 
-    def _visual(self, images: Sequence[ImageFeatures]) -> Any:
+    def visual(self, images: Sequence[ImageFeatures]) -> Any:
+        """Pictures' features as the model takes them in the place of its tower's output."""
         tokens = [image.tokens.to(self.device, self.dtype) for image in images]
         out = BaseModelOutputWithPooling(pooler_output=tokens)
         layers = len(images[0].deepstack)

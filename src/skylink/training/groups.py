@@ -45,7 +45,7 @@ def group_states(backbone: Backbone, prompts: Sequence[Encoded]) -> torch.Tensor
         input_ids=row[None].to(backbone.device),
         position_ids=along.to(backbone.device),
         attention_mask=_tree_mask(shared, lengths, backbone),
-        mm_encoder_outputs={"image": backbone._visual(images)},
+        mm_encoder_outputs={"image": backbone.visual(images)},
         use_cache=False,
     )
     ends = (shared - 1 + lengths.cumsum(0)).to(backbone.device)

@@ -15,6 +15,7 @@ from skylink.datasets.task import Item
 from skylink.errors import OptionError, OutputError
 from skylink.lvlm.backbone import Backbone, Encoded
 from skylink.lvlm.cache import FeatureCache, ImageFeatures, picture_key
+from skylink.lvlm.options import Way
 from skylink.mined import MinedCandidate, MinedList
 from skylink.prompt import NOTHING, Facts, Template
 from skylink.showing import GalleryShow, Image, Showing, within_pixels
@@ -39,10 +40,10 @@ class ListShow:
         self._read = PictureReader().read
 
     @classmethod
-    def over(cls, folder: Path, gallery: Gallery | None, backbone: Backbone, way: str) -> ListShow:
+    def over(cls, folder: Path, gallery: Gallery | None, backbone: Backbone, way: Way) -> ListShow:
         """For a model's pictures."""
         size_px = backbone.picture_px
-        show = None if gallery is None else GalleryShow(gallery, size_px=size_px, way=way)  # type: ignore[arg-type]  # checked there
+        show = None if gallery is None else GalleryShow(gallery, size_px=size_px, way=way)
         return cls(folder, show, size_px=size_px)
 
     def __call__(self, mined: MinedList, rows: Sequence[int]) -> Showing:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +29,9 @@ from skylink.training.processes import Processes
 from skylink.training.scoring import ListScorer
 from skylink.training.state import Best, Saved
 from skylink.training.validation import better, figures, score_lists
+
+if TYPE_CHECKING:
+    from skylink.gallery import Gallery
 
 Progress = Callable[[int, int, str], None]
 FOLDER = "training"
@@ -92,7 +95,7 @@ class Trainer:
         saved = state.load(found[-1]) if found else None
         if saved is not None:
             self._require_same(saved, found[-1])  # before many GB are read
-        show = self._check_pictures()
+        gallery = self._check_pictures()
         self.student: Student = load_student(config, device=self.processes.device)
         backbone = self.student.backbone
         cache = None
@@ -105,7 +108,7 @@ class Trainer:
         self.prompter = Prompter(
             backbone,
             self.student.template,
-            ListShow.over(config.data.folder or Path(), show, backbone, config.asking.show),
+            ListShow.over(self._pictures, gallery, backbone, config.asking.show),
             facts=config.asking.facts,
             cache=cache,
         )
@@ -268,12 +271,11 @@ class Trainer:
 
     # ---- beginning and going on
 
-    def _check_pictures(self) -> Any:
+    def _check_pictures(self) -> Gallery | None:
         """All pictures are there; the gallery, where candidates are places on a map."""
         data = self.config.data
-        require_pictures(
-            data.folder or data.train.parent, self.lists.pictures | self.validation.pictures
-        )
+        self._pictures = data.folder or data.train.parent
+        require_pictures(self._pictures, self.lists.pictures | self.validation.pictures)
         if not (self.lists.needs_gallery or self.validation.needs_gallery):
             return None
         if data.gallery is None:

@@ -1,0 +1,148 @@
+"""Running a grid's cells one after another; a killed run goes on where it was.
+
+    DIR/cells/<name>.json     a finished or failed cell
+    DIR/cells/<name>/         its training; at the end a folder that `--lvlm-adapter` takes
+
+A finished cell is never run again as long as its choices and lists are the same; a failed one is
+tried again by the next run. Several runs may share a folder, each with a part of the cells.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from skylink.ablation.grid import Cell, Grid
+from skylink.ablation.held_out import HeldOut
+from skylink.ablation.lvlm_cell import run_lvlm
+from skylink.ablation.pairs_cell import Looks, run_pairs
+from skylink.ablation.result import (
+    Done,
+    Failed,
+    Result,
+    digest_of,
+    name_of,
+    read_result,
+    write_result,
+)
+from skylink.errors import OptionError, OutputError, SkyLinkError
+from skylink.minedfile import MinedFile
+from skylink.training import state
+from skylink.training.data import require_pictures
+from skylink.training.trainer import FOLDER
+
+Progress = Callable[[int, int, str], None]
+CELLS = "cells"
+
+
+class Ablation:
+    """A grid and the folder of its results.
+
+    Args:
+        grid: what is compared.
+        out: the folder.
+
+    Attributes:
+        held: the test lists.
+
+    Raises:
+        QueriesError: lists can't be used, or pictures of test lists are missing.
+        OptionError: test lists share queries with the others, need a gallery, or several processes
+            were started.
+    """
+
+    def __init__(self, grid: Grid, out: Path) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise OptionError(
+                "cells are trained in one process each",
+                hint="start one `skylink ablate ... --part I/N` for each GPU instead",
+            )
+        self.grid, self.out = grid, out
+        chosen = [MinedFile(path) for path in (grid.data.train, *grid.data.validation)]
+        self.held = HeldOut(
+            grid.test, grid.validation.depth, {query for file in chosen for query in file.queries}
+        )
+        require_pictures(self.held.folder, self.held.pictures)
+        if self.held.needs_gallery and self.held.gallery is None:
+            raise OptionError(
+                "candidates of the test lists are places on a map, and there is no gallery",
+                hint="set test.gallery to the gallery that they were mined from",
+            )
+        self._lists = [file.header.summary.sha256 for file in chosen] + list(self.held.sha256)
+        self._looks = Looks(grid.pairs.encoder)
+        self.cells: tuple[Cell, ...] = tuple(grid.cells())
+
+    def results(self) -> dict[Cell, Result]:
+        """The cells that are finished or have failed."""
+        read = {cell: self._read(cell) for cell in self.cells}
+        return {cell: result for cell, result in read.items() if result is not None}
+
+    def run(self, progress: Progress = lambda *_: None, *, part: tuple[int, int] = (1, 1)) -> None:
+        """Run what is not finished.
+
+        Args:
+            progress: called with (cells done, cells, words).
+            part: (i, n): every n-th cell from the i-th on, counted from 1.
+
+        Raises:
+            OutputError: results can't be written.
+        """
+        mine = self.cells[part[0] - 1 :: part[1]]
+        for number, cell in enumerate(mine):
+            before = self._read(cell)
+            if before is not None and isinstance(before.found, Done):
+                progress(number + 1, len(mine), f"{cell}: done before")
+                continue
+
+            def say(words: str, number: int = number, cell: Cell = cell) -> None:
+                progress(number, len(mine), f"{cell}: {words}")
+
+            self._run(cell, say)
+            progress(number + 1, len(mine), str(cell))
+
+    def _run(self, cell: Cell, say: Callable[[str], None]) -> None:
+        digest, folder = self._digest(cell), self._folder(cell)
+        say("loading")
+        found: Done | Failed
+        try:
+            config = self.grid.config(cell, folder)
+            if cell.arm.model == "pairs-head":
+                found = run_pairs(cell, config, self.grid.pairs, self.held, self._looks, say)
+            else:
+                found = run_lvlm(cell, config, self.held, say)
+        except OutputError:
+            raise  # of the disk, which the others would meet too
+        except SkyLinkError as error:
+            found = Failed(cause=error.message, hint=error.hint)
+        except Exception as error:  # out of memory, or a model's own
+            found = Failed(cause=f"{type(error).__name__}: {error}"[:2000])
+        write_result(self._file(cell), cell, digest, found)
+        if isinstance(found, Done):
+            # several times as large as what the training came to
+            state.remove_all(folder / FOLDER)
+        _free_memory()
+
+    def _read(self, cell: Cell) -> Result | None:
+        return read_result(self._file(cell), self._digest(cell), len(self.held))
+
+    def _digest(self, cell: Cell) -> str:
+        config = self.grid.config(cell, self.out)
+        return digest_of(cell, config, self.grid.pairs, self._lists)
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.out / CELLS / name_of(cell, self._digest(cell))
+
+    def _file(self, cell: Cell) -> Path:
+        folder = self._folder(cell)
+        return folder.with_name(f"{folder.name}.json")
+
+
+def _free_memory() -> None:
+    """Of the model that has just been used, before the next one is loaded."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,243 @@
+"""From cells to rows: means over seeds and their spread, paired intervals, stability.
+
+Percent throughout for recall and average precision. The spread is the standard deviation over seeds
+(n - 1), which one seed does not have. An interval is of the difference of two rows on the same
+queries, each query's hits averaged over seeds first, by a paired bootstrap of blocks of queries
+that succeed and fail together (`HeldOut.blocks`): it says how far other queries might change the
+difference, and the spread how far other seeds might.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skylink.ablation.grid import Arm, Cell, Grid, Ranking, Row, Rows
+from skylink.ablation.result import Done, Failed, Outcome, Result
+from skylink.label_statistics import LabelStatistics
+from skylink.metrics import block_bootstrap, median_error_m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One figure under several seeds.
+
+    Attributes:
+        mean: over seeds.
+        std: over seeds (n - 1); None for one.
+        values: of each seed.
+    """
+
+    mean: float
+    std: float | None
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(mean=float(np.mean(values)), std=std, values=tuple(values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Recall at 1 of a row minus that of another, points.
+
+    Attributes:
+        mean: as observed.
+        low, high: 95 % interval; None where all queries are of one block.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calm:
+    """How calmly trainings went.
+
+    Attributes:
+        loss_variance: of steps' losses over the last half, mean over seeds.
+        grad_norm_mean: mean over steps and seeds, before clipping.
+        grad_norm_max: the largest of any step and seed.
+        recall_variance: of recall at 1 over seeds, squared points; None for one seed.
+    """
+
+    loss_variance: float
+    grad_norm_mean: float
+    grad_norm_max: float
+    recall_variance: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSummary:
+    """A row of the table; None where it is not known.
+
+    Attributes:
+        arm, ranking: what it is.
+        seeds: of its finished cells.
+        wanted: how many seeds there should be; 0 for the base, which needs none.
+        failed: seed and cause.
+        recall_at_1, ap_step: percent.
+        median_error_m: metres, where positions are known.
+        against_base, against_first: differences to the base, and to the first row of its part
+            under the same ranking; None for these themselves.
+        calm: of its trainings.
+        train_seconds, judge_seconds: mean over seeds.
+        labels: statistics of what was learnt.
+        equals_hard: its labels are one-hot: soft ones collapsed to the hard one.
+        fusions: weight of the base and gate of each seed, where fused.
+    """
+
+    arm: Arm
+    ranking: Ranking
+    seeds: tuple[int, ...]
+    wanted: int
+    failed: tuple[tuple[int, str], ...]
+    recall_at_1: Spread | None = None
+    ap_step: Spread | None = None
+    median_error_m: Spread | None = None
+    against_base: Difference | None = None
+    against_first: Difference | None = None
+    calm: Calm | None = None
+    train_seconds: float | None = None
+    judge_seconds: float | None = None
+    labels: LabelStatistics | None = None
+    equals_hard: bool = False
+    fusions: tuple[tuple[float, float | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of the table; see `grid.Rows`."""
+
+    title: str
+    isolates: str | None
+    rows: tuple[RowSummary, ...]
+
+
+def summarise(
+    grid: Grid, blocks: NDArray[np.int64], base: Outcome, results: Mapping[Cell, Result]
+) -> tuple[Part, ...]:
+    """Every part of the table, from what is finished so far.
+
+    Args:
+        grid: what was compared.
+        blocks: (Q,) of the test lists: `HeldOut.blocks`.
+        base: what the base's own order is worth.
+        results: of cells that are finished or have failed.
+    """
+    return tuple(_part(grid, rows, blocks, results, base) for rows in grid.rows)
+
+
+def _part(
+    grid: Grid,
+    rows: Rows,
+    blocks: NDArray[np.int64],
+    results: Mapping[Cell, Result],
+    base: Outcome,
+) -> Part:
+    firsts: dict[Ranking, Row] = {}
+    made = []
+    for row in grid.table(rows):
+        if row.arm.model != "base":
+            firsts.setdefault(row.ranking, row)
+        first = firsts.get(row.ranking)
+        made.append(_row(grid, row, first, blocks, results, base))
+    return Part(title=rows.title, isolates=rows.isolates, rows=tuple(made))
+
+
+def _row(
+    grid: Grid,
+    row: Row,
+    first: Row | None,
+    blocks: NDArray[np.int64],
+    results: Mapping[Cell, Result],
+    base: Outcome,
+) -> RowSummary:
+    if row.arm.model == "base":
+        return _with_figures(row, [base], wanted=0)
+    found = _done(grid, row.arm, results)
+    failed = tuple(
+        (cell.seed, results[cell].found.cause)  # type: ignore[union-attr]  # filtered below
+        for cell in grid.cells_of(row.arm)
+        if cell in results and isinstance(results[cell].found, Failed)
+    )
+    wanted = len(grid.cells_of(row.arm))
+    if not found:
+        return RowSummary(arm=row.arm, ranking=row.ranking, seeds=(), wanted=wanted, failed=failed)
+    outcomes = _outcomes(row, found)
+    others = (
+        [] if first is None or first == row else _outcomes(first, _done(grid, first.arm, results))
+    )
+    trained = [done.trained for done in found.values() if done.trained is not None]
+    recalls = [100 * float(np.mean(o.hits)) for o in outcomes]
+    fused = row.ranking == "fused"
+    return _with_figures(
+        row,
+        outcomes,
+        wanted=wanted,
+        seeds=tuple(found),
+        failed=failed,
+        against_base=difference([base], outcomes, blocks),
+        against_first=difference(others, outcomes, blocks) if others else None,
+        calm=_calm(list(found.values()), recalls),
+        train_seconds=float(np.mean([t.seconds for t in trained])) if trained else None,
+        judge_seconds=float(np.mean([done.judge_seconds for done in found.values()])),
+        labels=trained[0].labels if trained else None,
+        equals_hard=any(t.equals_hard for t in trained),
+        fusions=tuple((d.base_weight, d.gate_margin) for d in found.values()) if fused else (),
+    )
+
+
+def _with_figures(
+    row: Row, outcomes: Sequence[Outcome], *, wanted: int, **more: object
+) -> RowSummary:
+    errors = [o.errors_m for o in outcomes]
+    known = [each for each in errors if each is not None]
+    return RowSummary(
+        arm=row.arm,
+        ranking=row.ranking,
+        wanted=wanted,
+        recall_at_1=Spread.of([100 * float(np.mean(o.hits)) for o in outcomes]),
+        ap_step=Spread.of([100 * float(np.mean(o.precisions)) for o in outcomes]),
+        median_error_m=Spread.of([median_error_m(each) for each in known]) if known else None,
+        **({"seeds": (), "failed": ()} | more),  # type: ignore[arg-type]
+    )
+
+
+def difference(
+    one: Sequence[Outcome], other: Sequence[Outcome], blocks: NDArray[np.int64]
+) -> Difference:
+    """Recall at 1 of `other` minus that of `one`, each with its seeds' outcomes of Q queries."""
+    a, b = (100 * np.mean([o.hits for o in outcomes], axis=0) for outcomes in (one, other))
+    if len(np.unique(blocks)) < 2:
+        return Difference(mean=float(b.mean() - a.mean()), low=None, high=None)
+    interval = block_bootstrap(a, b, blocks)
+    return Difference(mean=interval.mean, low=interval.low, high=interval.high)
+
+
+def _done(grid: Grid, arm: Arm, results: Mapping[Cell, Result]) -> dict[int, Done]:
+    """By seed."""
+    found = {cell.seed: results[cell].found for cell in grid.cells_of(arm) if cell in results}
+    return {seed: each for seed, each in found.items() if isinstance(each, Done)}
+
+
+def _outcomes(row: Row, found: Mapping[int, Done]) -> list[Outcome]:
+    return [each.fused if row.ranking == "fused" else each.pure for each in found.values()]
+
+
+def _calm(found: Sequence[Done], recalls: Sequence[float]) -> Calm | None:
+    known = [d.trained.stability for d in found if d.trained is not None and d.trained.stability]
+    if not known:
+        return None
+    return Calm(
+        loss_variance=float(np.mean([s.loss_variance for s in known])),
+        grad_norm_mean=float(np.mean([s.grad_norm_mean for s in known])),
+        grad_norm_max=max(s.grad_norm_max for s in known),
+        recall_variance=float(np.var(recalls, ddof=1)) if len(recalls) > 1 else None,
+    )
