@@ -132,7 +132,7 @@ def test_rows_that_isolate_may_have_the_base_and_the_untrained_model_beside_them
         ("seeds = [0, 1]", "seeds = [1, 1]", "twice", "[0, 1, 2]"),
         ("seeds = [0, 1]", "seeds = []", "seeds", "--print-grid"),
         ('validation = ["held.jsonl"]', "", "data.validation is empty", "skylink mine"),
-        ("[test]", "[toast]", "", "'test'"),
+        ("[test]", "[tests]", "no key tests", "'test'"),
         ("[test]", "[test", "is not TOML", "quotes"),
         ("[asking]", "[loss_params.hard]\ntemperature = 1.0\n[asking]", "no row", "relational"),
         ("[asking]", "[loss_params.relational]\nheat = 1.0\n[asking]", "heat", "temperature"),

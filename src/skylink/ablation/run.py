@@ -10,6 +10,7 @@ tried again by the next run. Several runs may share a folder, each with a part o
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,8 @@ from skylink.training.trainer import FOLDER
 
 Progress = Callable[[int, int, str], None]
 CELLS = "cells"
+
+_log = logging.getLogger(__name__)
 
 
 class Ablation:
@@ -117,6 +120,7 @@ class Ablation:
         except SkyLinkError as error:
             found = Failed(cause=error.message, hint=error.hint)
         except Exception as error:  # out of memory, or a model's own
+            _log.debug("%s failed", cell, exc_info=error)
             found = Failed(cause=f"{type(error).__name__}: {error}"[:2000])
         write_result(self._file(cell), cell, digest, found)
         if isinstance(found, Done):
