@@ -80,7 +80,8 @@ class Arm:
         return self.loss.removesuffix(THRESHOLD)
 
     def __str__(self) -> str:
-        return ", ".join(each for each in (self.model, self.loss, self.labels) if each)
+        of = f" of {Path(self.checkpoint).name}" if self.checkpoint else ""
+        return ", ".join(each for each in (f"{self.model}{of}", self.loss, self.labels) if each)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -185,12 +185,13 @@ class _Learner:
         loss = torch.stack(losses).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.head.parameters(), rates.clip))
-        if not (math.isfinite(norm) and math.isfinite(float(loss))):
+        value = float(loss.detach())
+        if not (math.isfinite(norm) and math.isfinite(value)):
             raise ModelError(
                 f"the loss or gradient of step {step + 1} is not finite", hint="lower pairs.lr"
             )
         self.optimizer.step()
-        return float(loss.detach()), norm
+        return value, norm
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.clone() for name, value in self.head.state_dict().items()}

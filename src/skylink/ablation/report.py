@@ -57,7 +57,12 @@ def write_report(ablation: Ablation) -> tuple[Part, ...]:
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     write_atomic(ablation.out / JSON, text)
     page = markdown(
-        parts, queries=len(held), blocks=blocks, depth=grid.validation.depth, several=several
+        parts,
+        checkpoints=grid.checkpoints,
+        queries=len(held),
+        blocks=blocks,
+        depth=grid.validation.depth,
+        positions=held.has_positions,
     )
     write_atomic(ablation.out / MARKDOWN, f"{page}\n![recall at 1 of every row]({FIGURE})\n")
     write_atomic(ablation.out / FIGURE, png(parts, several=several))

@@ -9,14 +9,14 @@ difference, and the spread how far other seeds might.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skylink.ablation.grid import Arm, Cell, Grid, Ranking, Row, Rows
-from skylink.ablation.result import Done, Failed, Outcome, Result
+from skylink.ablation.result import Done, Failed, Outcome, Result, Trained
 from skylink.label_statistics import LabelStatistics
 from skylink.metrics import block_bootstrap, median_error_m
 
@@ -95,9 +95,9 @@ class RowSummary:
 
     arm: Arm
     ranking: Ranking
-    seeds: tuple[int, ...]
-    wanted: int
-    failed: tuple[tuple[int, str], ...]
+    seeds: tuple[int, ...] = ()
+    wanted: int = 0
+    failed: tuple[tuple[int, str], ...] = ()
     recall_at_1: Spread | None = None
     ap_step: Spread | None = None
     median_error_m: Spread | None = None
@@ -160,53 +160,45 @@ def _row(
     base: Outcome,
 ) -> RowSummary:
     if row.arm.model == "base":
-        return _with_figures(row, [base], wanted=0)
-    found = _done(grid, row.arm, results)
-    failed = tuple(
-        (cell.seed, results[cell].found.cause)  # type: ignore[union-attr]  # filtered below
-        for cell in grid.cells_of(row.arm)
-        if cell in results and isinstance(results[cell].found, Failed)
-    )
-    wanted = len(grid.cells_of(row.arm))
+        return _figures(row, [base])
+    cells = grid.cells_of(row.arm)
+    ended = {cell.seed: results[cell].found for cell in cells if cell in results}
+    failed = tuple((seed, each.cause) for seed, each in ended.items() if isinstance(each, Failed))
+    found = {seed: each for seed, each in ended.items() if isinstance(each, Done)}
+    outcomes = _outcomes(row, found.values())
+    made = _figures(row, outcomes) if found else RowSummary(arm=row.arm, ranking=row.ranking)
+    made = replace(made, seeds=tuple(found), wanted=len(cells), failed=failed)
     if not found:
-        return RowSummary(arm=row.arm, ranking=row.ranking, seeds=(), wanted=wanted, failed=failed)
-    outcomes = _outcomes(row, found)
-    others = (
-        [] if first is None or first == row else _outcomes(first, _done(grid, first.arm, results))
-    )
-    trained = [done.trained for done in found.values() if done.trained is not None]
-    recalls = [100 * float(np.mean(o.hits)) for o in outcomes]
-    fused = row.ranking == "fused"
-    return _with_figures(
-        row,
-        outcomes,
-        wanted=wanted,
-        seeds=tuple(found),
-        failed=failed,
+        return made
+    others: list[Outcome] = []
+    if first is not None and first != row:
+        ends = [results[cell].found for cell in grid.cells_of(first.arm) if cell in results]
+        others = _outcomes(first, [each for each in ends if isinstance(each, Done)])
+    trained = [each.trained for each in found.values() if each.trained is not None]
+    assert made.recall_at_1 is not None
+    return replace(
+        made,
         against_base=difference([base], outcomes, blocks),
         against_first=difference(others, outcomes, blocks) if others else None,
-        calm=_calm(list(found.values()), recalls),
-        train_seconds=float(np.mean([t.seconds for t in trained])) if trained else None,
-        judge_seconds=float(np.mean([done.judge_seconds for done in found.values()])),
+        calm=_calm(trained, made.recall_at_1),
+        train_seconds=float(np.mean([each.seconds for each in trained])) if trained else None,
+        judge_seconds=float(np.mean([each.judge_seconds for each in found.values()])),
         labels=trained[0].labels if trained else None,
-        equals_hard=any(t.equals_hard for t in trained),
-        fusions=tuple((d.base_weight, d.gate_margin) for d in found.values()) if fused else (),
+        equals_hard=any(each.equals_hard for each in trained),
+        fusions=tuple((d.base_weight, d.gate_margin) for d in found.values())
+        if row.ranking == "fused"
+        else (),
     )
 
 
-def _with_figures(
-    row: Row, outcomes: Sequence[Outcome], *, wanted: int, **more: object
-) -> RowSummary:
-    errors = [o.errors_m for o in outcomes]
-    known = [each for each in errors if each is not None]
+def _figures(row: Row, outcomes: Sequence[Outcome]) -> RowSummary:
+    errors = [each.errors_m for each in outcomes if each.errors_m is not None]
     return RowSummary(
         arm=row.arm,
         ranking=row.ranking,
-        wanted=wanted,
         recall_at_1=Spread.of([100 * float(np.mean(o.hits)) for o in outcomes]),
         ap_step=Spread.of([100 * float(np.mean(o.precisions)) for o in outcomes]),
-        median_error_m=Spread.of([median_error_m(each) for each in known]) if known else None,
-        **({"seeds": (), "failed": ()} | more),  # type: ignore[arg-type]
+        median_error_m=Spread.of([median_error_m(each) for each in errors]) if errors else None,
     )
 
 
@@ -221,23 +213,17 @@ def difference(
     return Difference(mean=interval.mean, low=interval.low, high=interval.high)
 
 
-def _done(grid: Grid, arm: Arm, results: Mapping[Cell, Result]) -> dict[int, Done]:
-    """By seed."""
-    found = {cell.seed: results[cell].found for cell in grid.cells_of(arm) if cell in results}
-    return {seed: each for seed, each in found.items() if isinstance(each, Done)}
+def _outcomes(row: Row, found: Iterable[Done]) -> list[Outcome]:
+    return [each.fused if row.ranking == "fused" else each.pure for each in found]
 
 
-def _outcomes(row: Row, found: Mapping[int, Done]) -> list[Outcome]:
-    return [each.fused if row.ranking == "fused" else each.pure for each in found.values()]
-
-
-def _calm(found: Sequence[Done], recalls: Sequence[float]) -> Calm | None:
-    known = [d.trained.stability for d in found if d.trained is not None and d.trained.stability]
+def _calm(trained: Sequence[Trained], recall: Spread) -> Calm | None:
+    known = [each.stability for each in trained if each.stability is not None]
     if not known:
         return None
     return Calm(
         loss_variance=float(np.mean([s.loss_variance for s in known])),
         grad_norm_mean=float(np.mean([s.grad_norm_mean for s in known])),
         grad_norm_max=max(s.grad_norm_max for s in known),
-        recall_variance=float(np.var(recalls, ddof=1)) if len(recalls) > 1 else None,
+        recall_variance=None if recall.std is None else recall.std**2,
     )

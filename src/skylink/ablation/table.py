@@ -9,38 +9,48 @@ from skylink.ablation.summary import Difference, Part, RowSummary, Spread
 
 ISOLATES = {"lvlm": "the loss is fixed and the LVLM varied", "loss": "the LVLM is fixed and the "
             "loss varied"}  # fmt: skip
-HEAD = (
-    "| what scores | loss | labels | ranking | R@1 | AP | median m | against the base | "
-    "against the first row | loss variance | gradient norm, mean / max | R@1 variance | "
-    "training | seeds |"
-)
 
 
-def markdown(parts: Sequence[Part], *, queries: int, blocks: int, depth: int, several: bool) -> str:
+def markdown(
+    parts: Sequence[Part],
+    *,
+    checkpoints: Sequence[str],
+    queries: int,
+    blocks: int,
+    depth: int,
+    positions: bool,
+) -> str:
     """The whole page.
 
     Args:
         parts: of the table.
+        checkpoints: of the grid; rows name theirs where there are several.
         queries: test lists.
         blocks: of queries that are resampled together.
         depth: candidates that are re-ranked.
-        several: there is more than one checkpoint, so that rows name theirs.
+        positions: errors in metres are known.
     """
+    several = len(checkpoints) > 1
     lines = [
         "# Ablation",
         "",
-        f"{queries:,} test lists in {blocks:,} blocks; the first {depth} candidates of each are "
-        "re-ranked. R@1 and AP (in steps, over the right candidates of a list) in %, mean ± "
-        "standard deviation over seeds; differences of R@1 in points with 95 % intervals of a "
-        "paired bootstrap over blocks. *pure* ranks by the score alone, *fused* by weight and gate "
-        "that were fitted on the validation lists.",
+        f"{', '.join(Path(each).name for each in checkpoints)}; {queries:,} test lists in "
+        f"{blocks:,} blocks; the first {depth} candidates of each are re-ranked. R@1 and AP (in "
+        "steps, over the right candidates of a list) in %, mean ± standard deviation over seeds; "
+        "differences of R@1 in points with 95 % intervals of a paired bootstrap over blocks. "
+        "*pure* ranks by the score alone, *fused* by weight and gate that were fitted on the "
+        "validation lists.",
     ]
     for number, part in enumerate(parts, 1):
         isolated = f" ({ISOLATES[part.isolates]})" if part.isolates else ""
-        lines += ["", f"## {number}. {_cell(part.title) or 'Rows'}{isolated}", "", HEAD]
-        lines.append("|" + "---|" * HEAD.count(" | ") + "---|")
-        lines += [_row(row, several) for row in part.rows]
-    lines += _failures(parts) + _labels(parts)
+        lines += ["", f"## {number}. {_cell(part.title) or 'Rows'}{isolated}", ""]
+        lines += _table(
+            ["what scores", "loss", "labels", "ranking", "R@1", "AP",
+             *(["median m"] if positions else []),
+             "against the base", "against the first row", "seeds"],
+            [_row(row, several, positions) for row in part.rows],
+        )  # fmt: skip
+    lines += _failures(parts) + _trainings(parts, several) + _labels(parts)
     return "\n".join(lines) + "\n"
 
 
@@ -55,25 +65,26 @@ def loss_of(row: RowSummary) -> str:
     return f"{row.arm.loss} (= hard labels)" if row.equals_hard else row.arm.loss
 
 
-def _row(row: RowSummary, several: bool) -> str:
-    calm, wanted = row.calm, row.wanted
-    cells = [
-        name_of(row, several),
-        loss_of(row),
-        row.arm.labels,
+def _row(row: RowSummary, several: bool, positions: bool) -> list[str]:
+    return [
+        *_what(row, several),
         "" if row.arm.model == "base" else row.ranking,
         _spread(row.recall_at_1),
         _spread(row.ap_step),
-        _spread(row.median_error_m, ".1f"),
+        *([_spread(row.median_error_m, ".1f")] if positions else []),
         _difference(row.against_base),
         _difference(row.against_first),
-        "" if calm is None else f"{calm.loss_variance:.3g}",
-        "" if calm is None else f"{calm.grad_norm_mean:.3g} / {calm.grad_norm_max:.3g}",
-        "" if calm is None or calm.recall_variance is None else f"{calm.recall_variance:.2f}",
-        "" if row.train_seconds is None else f"{row.train_seconds:,.0f} s",
-        "" if not wanted else f"{len(row.seeds)} of {wanted}" + (" !" if row.failed else ""),
+        f"{len(row.seeds)} of {row.wanted}" if row.wanted else "",
     ]
-    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _what(row: RowSummary, several: bool) -> list[str]:
+    return [name_of(row, several), loss_of(row), row.arm.labels]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
 
 
 def _spread(figure: Spread | None, how: str = ".2f") -> str:
@@ -101,31 +112,72 @@ def _failures(parts: Sequence[Part]) -> list[str]:
     return ["", "## Failed", *found] if found else []
 
 
+def _trainings(parts: Sequence[Part], several: bool) -> list[str]:
+    """How calm and how long: each arm once."""
+    rows = {row.arm: row for part in parts for row in reversed(part.rows) if row.calm}
+    if not rows:
+        return []
+    head = [
+        "what scores", "loss", "labels", "loss variance", "gradient norm, mean", "largest",
+        "R@1 variance over seeds", "training", "test",
+    ]  # fmt: skip
+    lines = [
+        "",
+        "## Trainings",
+        "Variance of the steps' losses over the last half of a training; norms before clipping; "
+        "times of one seed.",
+        "",
+    ]
+    made = []
+    for row in sorted(rows.values(), key=lambda row: row.arm):
+        calm = row.calm
+        assert calm is not None
+        made.append([
+            *_what(row, several),
+            f"{calm.loss_variance:.3g}",
+            f"{calm.grad_norm_mean:.3g}",
+            f"{calm.grad_norm_max:.3g}",
+            "" if calm.recall_variance is None else f"{calm.recall_variance:.2f}",
+            _seconds(row.train_seconds),
+            _seconds(row.judge_seconds),
+        ])  # fmt: skip
+    return lines + _table(head, made)
+
+
 def _labels(parts: Sequence[Part]) -> list[str]:
     """What was learnt from: each loss and source once."""
-    rows = {
+    found = {
         (row.arm.labels, row.arm.loss): row.labels
         for part in parts
         for row in part.rows
         if row.labels is not None
     }
-    if not rows:
+    if not found:
         return []
     lines = [
         "",
         "## Labels",
         "Shares of training lists; entropy of its maximum: 0 is one-hot, 1 all alike.",
         "",
-        "| labels | loss | lists | with a soft one | one-hot | entropy | |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for (source, loss), labels in rows.items():
-        assert labels is not None
-        lines.append(
-            f"| {source} | {loss} | {labels.lists:,} | {100 * labels.soft_share:.1f} % | "
-            f"{100 * labels.one_hot_share:.1f} % | {labels.relative_entropy:.3f} | {labels.note} |"
-        )
-    return lines
+    rows = [
+        [
+            source,
+            loss,
+            f"{labels.lists:,}",
+            f"{100 * labels.soft_share:.1f} %",
+            f"{100 * labels.one_hot_share:.1f} %",
+            f"{labels.relative_entropy:.3f}",
+            labels.note,
+        ]
+        for (source, loss), labels in found.items()
+    ]
+    head = ["labels", "loss", "lists", "with a soft one", "one-hot", "entropy", ""]
+    return lines + _table(head, rows)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:,.1f} s"
 
 
 def _cell(words: str) -> str:

@@ -76,17 +76,16 @@ def ablate(
             ablation.run(progress, part=share)
     parts = write_report(ablation)
     failed, missing = unfinished(parts)
-    for row_part in parts:
-        for row in row_part.rows:
-            if row.equals_hard and row.ranking == "pure":
-                terminal.warn(f"{row.arm}: its labels are one-hot, so that it learns hard labels")
+    for row in {row.arm: row for each in parts for row in each.rows}.values():
+        if row.equals_hard:
+            terminal.warn(f"{row.arm}: its labels are one-hot, so that it learns hard labels")
+        for seed, cause in row.failed:
+            terminal.warn(f"{row.arm}, seed {seed} failed: {cause}")
     if missing:
         terminal.warn(f"{missing:,} cells are not run yet")
     terminal.say(f"Wrote {', '.join(str(out / name) for name in (MARKDOWN, FIGURE, JSON))}")
     if failed:
-        terminal.warn(
-            f"{failed:,} cells failed; {MARKDOWN} says why. The same command tries them again"
-        )
+        terminal.warn(f"{failed:,} cells failed: the same command tries them again")
         everything = failed == len(ablation.cells)
         raise typer.Exit(terminal.ALL_FAILED if everything else terminal.SOME_FAILED)
 
