@@ -72,7 +72,8 @@ class Told:
         estimate = Estimate(
             name=query.name, lon=ranked[0].lon, lat=ranked[0].lat, radius_m=RADIUS_M,
             confidence=confidence, candidates=ranked, reranked=self.reranks,
-            rerank_failed=query.name == "d.png", camera_lon=camera[0], camera_lat=camera[1],
+            rerank_failed=query.name == "d.png",
+            rerank_note="the server is away" if query.name == "d.png" else "", camera_lon=camera[0], camera_lat=camera[1],
             ms={"retrieve": 10.0, "rerank": 5.0, "total": 15.0},
         )  # fmt: skip
         retrieval = Retrieval(candidates=[at(e) for e in base], retriever=self.retriever.name)
@@ -136,6 +137,7 @@ def test_figures_by_hand(rows: list[QueryRow]) -> None:
     assert results.flips == {"fixed": 1, "broken": 1}
     assert run(Told(ANSWERS), rows[:2]).results.flips == {"fixed": 1, "broken": 0}
     assert (results.reranked_queries, results.rerank_failed) == (4, 1)
+    assert results.rerank_notes == {"the server is away": 1}
     assert list(results.failures) == ["e.png"]
     assert "e.png" in results.failures["e.png"]
     assert results.ms_per_query["retrieve_median"] == 10

@@ -6,6 +6,7 @@ Keys are stable within RESULTS_SCHEMA; docs/cli.md shows the file. Metric defini
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +93,10 @@ class Results(BaseModel):
     flips: dict[str, int]
     reranked_queries: int
     rerank_failed: int
+    rerank_notes: dict[str, int] = Field(default_factory=dict)
+    """Why photos were not re-ranked, with how often."""
+    reranker_about: str = ""
+    """The re-ranker in words: which model, how it was asked."""
     failed: int
     failures: dict[str, str]
     ms_per_query: dict[str, float]
@@ -207,6 +212,8 @@ def make_results(
         flips={"fixed": fixed, "broken": broken},
         reranked_queries=sum(e.reranked for e in located),
         rerank_failed=sum(e.rerank_failed for e in located),
+        rerank_notes=dict(Counter(e.rerank_note for e in located if e.rerank_note)),
+        reranker_about=str(getattr(localizer.reranker, "about", "")),
         failed=len(outcomes) - len(located),
         failures={o.row.file: o.error for o in outcomes if o.error},
         ms_per_query={

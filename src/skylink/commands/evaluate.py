@@ -232,6 +232,8 @@ def evaluate(
     terminal.print_table(summary_table(evaluation))
     if evaluation.results.groups:
         terminal.print_table(groups_table(evaluation, group_by or ""))
+    for note, count in list(evaluation.results.rerank_notes.items())[:10]:
+        terminal.warn(f"{count} photos not re-ranked: {note}")
     for file, error in list(evaluation.results.failures.items())[:20]:
         terminal.warn(f"failed: {file}: {error}")
     if out is not None:
