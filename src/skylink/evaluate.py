@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.errors import OptionError, PhotoError, QueriesError, TelemetryError
+from skylink.errors import OptionError, PhotoError, QueriesError, RerankError, TelemetryError
 from skylink.figures import Outcome, Results, make_results
 from skylink.geo import distance_m
 from skylink.queries import QueryRow
@@ -111,7 +111,7 @@ def evaluate(
                 telemetry = _perturbed(telemetry, localizer, generator)
             query = replace(query, telemetry=telemetry)
             estimate, retrieval = localizer.locate_detailed(query, prior=prior)
-        except (PhotoError, TelemetryError, OptionError) as error:  # of this photo alone
+        except (PhotoError, TelemetryError, OptionError, RerankError) as error:  # of this photo
             nothing = np.full(localizer.top_k, np.inf)
             outcomes.append(Outcome(row=row, base_m=nothing, final_m=nothing, error=error.message))
             continue
