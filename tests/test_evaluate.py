@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from scene_helpers import candidate
-from skylink.errors import GalleryError, OptionError, QueriesError, RerankError
+from skylink.errors import GalleryError, ModelError, OptionError, QueriesError, RerankError
 from skylink.evaluate import WITHOUT, Evaluation, evaluate
 from skylink.figures import Results
 from skylink.geo import LocalFrame
@@ -73,7 +73,8 @@ class Told:
             name=query.name, lon=ranked[0].lon, lat=ranked[0].lat, radius_m=RADIUS_M,
             confidence=confidence, candidates=ranked, reranked=self.reranks,
             rerank_failed=query.name == "d.png",
-            rerank_note="the server is away" if query.name == "d.png" else "", camera_lon=camera[0], camera_lat=camera[1],
+            rerank_note="the server is away" if query.name == "d.png" else "",
+            camera_lon=camera[0], camera_lat=camera[1],
             ms={"retrieve": 10.0, "rerank": 5.0, "total": 15.0},
         )  # fmt: skip
         retrieval = Retrieval(candidates=[at(e) for e in base], retriever=self.retriever.name)
@@ -334,7 +335,19 @@ def test_no_usable_row(rows: list[QueryRow]) -> None:
             run(Told(ANSWERS), none)
 
 
-@pytest.mark.parametrize("error", [RerankError("strict"), GalleryError("tampered")])
+def test_a_strict_re_ranker_fails_the_photo_not_the_run(rows: list[QueryRow]) -> None:
+    class Strict(Told):
+        def locate_detailed(
+            self, query: Query, *, prior: Prior | None
+        ) -> tuple[Estimate, Retrieval]:
+            raise RerankError(f"{query.name}: the server is away")
+
+    results = run(Strict(ANSWERS), rows).results
+    assert results.failed == results.queries
+    assert all("the server is away" in cause for cause in list(results.failures.values())[:-1])
+
+
+@pytest.mark.parametrize("error", [ModelError("no such model"), GalleryError("tampered")])
 def test_errors_that_are_not_a_photos_stop_the_run(rows: list[QueryRow], error: Exception) -> None:
     class Stopped(Told):
         def locate_detailed(
