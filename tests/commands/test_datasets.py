@@ -83,3 +83,28 @@ def test_mistakes(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     assert result.exit_code == terminal.FAILED
     assert said in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_export_for_place_recognition(tmp_path: Path) -> None:
+    root, out = tmp_path / "mini", tmp_path / "vpr"
+    assert run("denseuav", "--miniature", root).exit_code == 0
+    result = run("denseuav", "--vpr", out, "--root", root)
+    assert result.exit_code == 0, result.output
+    task = REGISTRY["denseuav"].load(root, "D2S")
+    copied = sorted((out / "images" / "test").rglob("*.*"))
+    assert len(copied) == len(task.queries) + len(task.gallery)
+    assert all(file.name.count("@") == 15 for file in copied)
+    east, north = copied[0].name.split("@")[1:3]
+    assert 1e5 < float(east) < 9e5
+    assert 0 < float(north) < 1e7
+    again = run("denseuav", "--vpr", out, "--root", root)
+    assert again.exit_code == 1
+    assert "not an empty folder" in again.stderr
+
+
+def test_places_without_positions_are_not_exported(tmp_path: Path) -> None:
+    root = tmp_path / "mini"
+    run("university1652", "--miniature", root)
+    result = run("university1652", "--vpr", tmp_path / "vpr", "--root", root)
+    assert result.exit_code == 1
+    assert "no geographic positions" in result.stderr

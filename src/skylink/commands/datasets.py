@@ -28,6 +28,21 @@ def datasets(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --miniature.")] = 0,
+    vpr: Annotated[
+        Path | None,
+        typer.Option(
+            "--vpr",
+            metavar="DIR",
+            help="Copy a protocol's pictures into DIR under names that carry their positions, as "
+            "programs for place recognition read them; needs --root.",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="With --vpr: the dataset.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="With --vpr. [default: its first]")
+    ] = None,
 ) -> None:
     """List benchmark datasets, check a copy, or write a miniature to try commands on."""
     from rich.table import Table
@@ -36,7 +51,7 @@ def datasets(
     from skylink.errors import OptionError
 
     if name is None:
-        if check is not None or miniature is not None:
+        if check is not None or miniature is not None or vpr is not None:
             raise OptionError("which dataset?", hint="skylink datasets NAME --check DIR")
         table = Table("name", "dataset", "protocols")
         for dataset in REGISTRY.values():
@@ -50,6 +65,16 @@ def datasets(
         terminal.say(f"Wrote a miniature of {dataset.title} to {folder}: for trying, not numbers")
         terminal.say(f"Next: skylink evaluate --benchmark {dataset.name} --root "
                      f"{terminal.quoted(folder)} --retriever embedded")  # fmt: skip
+        return
+    if vpr is not None:
+        from skylink.commands.benchmark_run import open_task
+        from skylink.vpr_export import export_vpr
+
+        opened, _ = open_task(name, root, task, "test")
+        with terminal.progress("pictures") as report_copied:
+            export_vpr(opened, vpr, progress=report_copied)
+        terminal.say(f"Wrote {len(opened.queries):,} queries and {len(opened.gallery):,} others")
+        terminal.say(f"Next: give {terminal.quoted(vpr)} to a program that reads VPR datasets")
         return
     if check is None:
         sizes = "\n".join(f"  {what}: {count:,}" for what, count in dataset.sizes.items())
