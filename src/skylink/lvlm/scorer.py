@@ -129,7 +129,8 @@ class Scorer:
         known = self.cache.get(key)
         if known is None:
             known = self.backbone.look(picture)
-            self.cache.put(key, known)
+            if torch.isfinite(known.tokens).all():  # else one overflow would stay for good
+                self.cache.put(key, known)
         return known
 
     # ---- modes
