@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -443,6 +444,19 @@ def test_the_hub_is_never_asked(
 
 
 # ---- saving
+
+
+def test_who_may_read_it_follows_the_umask(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    lora = lora_of(fresh(checkpoint("qwen2_vl")).model)
+    before = os.umask(0o027)
+    try:
+        save_adapter(
+            tmp_path / "shared", info_of(checkpoint("qwen2_vl")), head=random_head(), lora=lora
+        )
+    finally:
+        os.umask(before)
+    for name in (INFO, HEAD, CONFIG, LORA):
+        assert (tmp_path / "shared" / name).stat().st_mode & 0o777 == 0o640, name
 
 
 def test_saving_again_leaves_nothing_of_the_last_time(checkpoint: Checkpoint, both: Path) -> None:

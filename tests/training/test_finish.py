@@ -14,6 +14,7 @@ from skylink.errors import ModelError, OutputError
 from skylink.lvlm.adapter import read_info
 from skylink.lvlm.load import load_scorer
 from skylink.lvlm.options import LvlmOptions
+from skylink.training.config import TrainConfig
 from skylink.training.config_file import read_config
 from skylink.training.finish import finish
 from skylink.training.trainer import Trainer
@@ -74,7 +75,7 @@ def test_what_is_fitted_is_saved_and_not_below_the_base(checkpoint: Path, folder
     picture = cv2.imread(str(trainer.config.out / "reliability.png"))
     assert picture is not None
     assert picture.std() > 5
-    assert read_config(trainer.config.out / "config.toml") == trainer.config
+    assert read_config(trainer.config.out / "config.toml", TrainConfig) == trainer.config
 
 
 def test_without_validation_nothing_is_claimed(checkpoint: Path, folder: Path) -> None:

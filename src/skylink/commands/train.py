@@ -12,7 +12,8 @@ from skylink.errors import OptionError
 
 if TYPE_CHECKING:
     from skylink.lvlm.adapter import AdapterInfo
-    from skylink.training.trainer import Outcome, Trainer
+    from skylink.training.loop import Outcome
+    from skylink.training.trainer import Trainer
 
 
 def train(
@@ -49,17 +50,18 @@ def train(
     A run that was interrupted goes on where it stopped when the same command is given again. For
     several GPUs: `accelerate launch --num_processes N -m skylink train CONFIG`.
     """
+    from skylink.training.config import TrainConfig
     from skylink.training.config_file import default_text, read_config
 
     if print_config:
-        terminal.emit(default_text())
+        terminal.emit(default_text(TrainConfig))
         return
     if config is None:
         raise OptionError(
             "no configuration is given",
             hint="`skylink train --print-config > train.toml` writes one to edit",
         )
-    chosen = read_config(config)
+    chosen = read_config(config, TrainConfig)
     if out is not None:
         chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
     terminal.require_writable(chosen.out)
@@ -68,7 +70,7 @@ def train(
     from skylink.training.trainer import Trainer
 
     processes = Processes(chosen.compute.device)
-    say = terminal.say if processes.first else _silence
+    say = terminal.say if processes.first else silence
     say(f"Reading {chosen.data.train} and loading {chosen.checkpoint} ...")
     trainer = Trainer(chosen, resume=resume, processes=processes)
     _say_plan(trainer)
@@ -86,7 +88,7 @@ def train(
     processes.end()
 
 
-def _silence(words: str = "") -> None:
+def silence(words: str = "") -> None:
     """Of several processes one speaks."""
 
 

@@ -15,9 +15,11 @@ from skylink.errors import ModelError, SkyLinkError
 GROUP = "skylink.encoders"
 
 WITH_VALUE = {
+    "embedded": ("FOLDER", "skylink.embedded.encoder:load_embedded"),
     "onnx": ("PATH", "skylink.encoder:OnnxEncoder"),
     "timm": ("NAME[@FILE]", "skylink.encoders.timm_encoder:load_timm"),
     "hf": ("NAME_OR_FOLDER", "skylink.encoders.hf_encoder:load_hf"),
+    "trained": ("FOLDER", "skylink.encoders.trained:load_trained"),
     "sample4geo": ("PATH", "skylink.encoders.sample4geo:load_sample4geo"),
     "camp": ("PATH", "skylink.encoders.camp:load_camp"),
     "dac": ("PATH", "skylink.encoders.dac:load_dac"),
@@ -51,7 +53,7 @@ def make_encoder(spec: str) -> Encoder:
         if point.name in (spec, kind) and kind not in WITH_VALUE:
             return _from_package(point.name, point.value, spec, value)
     others = sorted(point.name for point in entry_points(group=GROUP))
-    known = [f"embedded ({EmbeddedEncoder.name})", *ALONE, *others]
+    known = ["embedded", f"embedded-base ({EmbeddedEncoder.name})", *ALONE, *others]
     known += [f"{name}:{what}" for name, (what, _) in WITH_VALUE.items()]
     raise ModelError(f"unknown encoder {spec!r}", hint=f"known are: {', '.join(known)}")
 

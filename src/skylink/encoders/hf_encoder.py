@@ -20,6 +20,7 @@ from typing import Any
 from skylink.encoders.extra import missing
 from skylink.encoders.torch_encoder import Network, Preprocessing, TorchEncoder
 from skylink.errors import ModelError
+from skylink.files import output_errors
 
 try:
     import transformers
@@ -95,6 +96,28 @@ def load_hf(source: str) -> TorchEncoder:
         dense=_dense_of(network, family),
         made_by=f"{MADE_BY} {family}",
     )
+
+
+def save_hf(network: Any, source: str, folder: Path) -> None:
+    """Write a network as a folder that `load_hf` reads, its image processor beside it.
+
+    Args:
+        network: of `load_hf(source)`, its weights changed.
+        source: as given to `load_hf`.
+        folder: there already.
+
+    Raises:
+        OutputError: it can't be written.
+        ModelError: the processor can't be had any more.
+    """
+    try:
+        processor = AutoImageProcessor.from_pretrained(_checked(source), trust_remote_code=False)
+    except Exception as error:  # of the hub and of json
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(f"{source}: its image processor can't be loaded: {words}") from error
+    with output_errors(folder), _quiet():
+        network.save_pretrained(str(folder), max_shard_size="100GB")  # one file
+        processor.save_pretrained(str(folder))
 
 
 def _load(where: str, source: str) -> tuple[Any, Any, Family, Mapping[str, Any]]:

@@ -58,6 +58,8 @@ def published_encoder(
 ) -> TorchEncoder:
     """A network filled from a published checkpoint, strictly.
 
+    A file with exactly the network's own keys is taken too: `skylink train-retriever` writes such.
+
     Args:
         spec: the kind, as in `sample4geo:PATH`.
         path: the checkpoint.
@@ -72,11 +74,12 @@ def published_encoder(
     Raises:
         ModelError: the file can't be read, or a key is missing, unknown or of another shape.
     """
-    tensors = drop_known(read_tensors(path), unused)
-    inside = only_under(prefix, tensors, path)
-    if rename is not None:
-        inside = {rename.get(key, key): tensor for key, tensor in inside.items()}
-    load_whole(network, inside, path)
+    tensors = read_tensors(path)
+    if tensors.keys() != network.state_dict().keys():
+        tensors = only_under(prefix, drop_known(tensors, unused), path)
+        if rename is not None:
+            tensors = {rename.get(key, key): tensor for key, tensor in tensors.items()}
+    load_whole(network, tensors, path)
     return TorchEncoder(
         f"{spec}:{path}", network, preprocessing, describe=describe, made_by=made_by
     )

@@ -77,6 +77,10 @@ class TorchEncoder:
         dense: (N, 3, H, W) -> (N, C, H / stride, W / stride), if there is one.
         made_by: what else the numbers depend on, such as the library that defines the network.
 
+    Attributes:
+        network: the module, in evaluation mode and without gradients; training changes both.
+        device: where it is.
+
     Raises:
         ModelError: it fails on a grey picture, or gives something else than descriptors.
     """
@@ -94,12 +98,12 @@ class TorchEncoder:
         self.name = name
         self.input_px = preprocessing.input_px
         self.resize = preprocessing.resize
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._network = network.eval().requires_grad_(False).to(self._device)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.eval().requires_grad_(False).to(self.device)
         self._describe: Network = describe or network
         self._dense = dense
         self._mean, self._std = (
-            torch.tensor(v, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
+            torch.tensor(v, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
             for v in (preprocessing.mean, preprocessing.std)
         )
         self.fingerprint = _fingerprint(network, preprocessing, made_by)
@@ -123,18 +127,36 @@ class TorchEncoder:
         check_images(images, None, self.stride_px)
         return np.ascontiguousarray(self._run(self._dense, images).transpose(0, 2, 3, 1))
 
+    def describe(self, images: Images) -> Any:
+        """(N, S, S, 3) uint8 to (N, D) descriptors, not yet of unit norm, on `device`.
+
+        All at once, with gradients where the caller's context and the parameters let them.
+        """
+        return self._describe(self._pixels(images))
+
+    def to(self, device: Any) -> TorchEncoder:
+        """The same encoder, moved."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        return self
+
+    def _pixels(self, images: Images) -> Any:
+        """(N, 3, H, W) float32 on the device, normalised."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        pixels = batch.permute(0, 3, 1, 2).float() / 255
+        return ((pixels - self._mean) / self._std).contiguous()
+
     def _run(self, network: Network, images: Images) -> Floats:
         """A network over batches; the result float32 on the CPU, all of it finite."""
         if len(images) == 0:
             raise ModelError("no images to encode")
-        most = CPU_BATCH if self._device.type == "cpu" else GPU_BATCH
+        most = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         outputs = []
         try:
             with torch.inference_mode():
                 for start in range(0, len(images), most):
-                    batch = torch.from_numpy(np.ascontiguousarray(images[start : start + most]))
-                    pixels = batch.to(self._device).permute(0, 3, 1, 2).float() / 255
-                    out = network(((pixels - self._mean) / self._std).contiguous())
+                    out = network(self._pixels(images[start : start + most]))
                     outputs.append(out.float().cpu().numpy())
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             raise ModelError(

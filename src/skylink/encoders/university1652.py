@@ -87,8 +87,12 @@ def load_university1652(path: str, trunk: Any = None) -> TorchEncoder:
     options = _read_options(Path(path).expanduser().with_name("opts.yaml"))
     with torch.device("meta"):
         network = Baseline(int(options["stride"]), options["pool"], trunk)
-    tensors = drop_known(read_tensors(path), CLASSIFIERS)
-    load_whole(network, _one_for_both(tensors, path), path)
+    tensors = read_tensors(path)
+    if (
+        tensors.keys() != network.state_dict().keys()
+    ):  # not one that `skylink train-retriever` wrote
+        tensors = _one_for_both(drop_known(tensors, CLASSIFIERS), path)
+    load_whole(network, tensors, path)
     return TorchEncoder(
         f"university1652:{path}",
         network,

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skylink.errors import ModelError, OptionError
-from skylink.files import output_errors, write_atomic
+from skylink.files import follow_umask, output_errors, write_atomic
 from skylink.lvlm.backbone import Backbone
 from skylink.lvlm.head import ValueHead
 from skylink.lvlm.options import Way
@@ -145,6 +145,7 @@ def save_adapter(
         if lora is not None:
             # no embeddings: to find out whether they changed, PEFT would ask the hub
             lora.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+            follow_umask(folder / LORA)  # safetensors writes for the owner alone
             hashes["lora_sha256"] = _lora_sha256(folder)
     done = info.model_copy(update=hashes)
     write_atomic(folder / INFO, done.model_dump_json(indent=2) + "\n")

@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from skylink.errors import ModelError, RerankError
 from skylink.lvlm.cache import ImageFeatures
 from skylink.lvlm.families import Family
+from skylink.memory import out_of_memory
 from skylink.prompt import Picture, Prompt
 
 TEXT_MODULES = ("language_model", "text_model")
@@ -312,15 +313,6 @@ class Backbone:
             for layer in range(layers)
         ]
         return out
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: CUDA's by type, the CPU allocator's by words."""
-    words = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        said in words
-        for said in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
-    )
 
 
 def _one(pooled: Any) -> torch.Tensor:

@@ -22,7 +22,8 @@ import psutil
 import torch
 
 from skylink.errors import RerankError
-from skylink.lvlm.backbone import Backbone, Encoded, out_of_memory
+from skylink.lvlm.backbone import Backbone, Encoded
+from skylink.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 

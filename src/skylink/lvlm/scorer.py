@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from skylink.errors import RerankError
 from skylink.lvlm.adapter import AdapterInfo
-from skylink.lvlm.backbone import Backbone, Encoded, out_of_memory
+from skylink.lvlm.backbone import Backbone, Encoded
 from skylink.lvlm.cache import FeatureCache, ImageFeatures, picture_key
 from skylink.lvlm.engine import Engine
 from skylink.lvlm.head import ValueHead
 from skylink.lvlm.options import LvlmOptions
 from skylink.lvlm.plain import plain_states
+from skylink.memory import out_of_memory
 from skylink.prompt import LETTERS, NOTHING, Facts, Mode, Prompt, Template
 from skylink.showing import Image, Showing
 from skylink.tournament import tournament

@@ -1,4 +1,4 @@
-"""Training of vision-language re-rankers: candidate lists in, a finished adapter folder out.
+"""Training: candidate lists in, a finished folder of a re-ranker or a retriever out.
 
     config.py        what can be chosen; config_file.py: as TOML or YAML
     data.py          mined lists, their order, and which candidates of a list a step sees
@@ -9,10 +9,14 @@
     processes.py     one process or several
     state.py         checkpoints from which a killed run goes on to the same losses
     journal.py       log.jsonl and TensorBoard
-    trainer.py       the loop
+    loop.py          steps, checkpoints, validations of any training; draws.py: its random numbers
+    trainer.py       the re-ranker under training
     validation.py    scores and recall on validation lists
     fusion.py        weight, gate and temperature, fitted on those
     finish.py        the finished folder
 
-`skylink train` is the command line of it. Only `config*.py` can be imported without torch.
+    retriever/       training of image encoders, by the same loop
+
+`skylink train` and `skylink train-retriever` are the command lines of it. Only `config*.py` can be
+imported without torch.
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -104,11 +106,26 @@ class Labels(Section):
     )
 
 
-class Optimizer(Section):
+class Schedule(Section):
     """AdamW, linear warm-up and cosine decay."""
 
-    epochs: float = Field(default=1.0, gt=0, le=10_000, description="passes over the lists")
+    epochs: float = Field(default=1.0, gt=0, le=10_000, description="passes over the data")
     steps: int | None = Field(default=None, ge=1, description="instead of epochs")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled, on matrices")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    final_lr: float = Field(default=0.1, ge=0, le=1, description="share of the rate at the end")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+
+    def steps_over(self, items: int, per_step: int) -> int:
+        """Steps of a run over so many items."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil(self.epochs * items / per_step))
+
+
+class Optimizer(Schedule):
+    """AdamW, linear warm-up and cosine decay."""
+
     lists_per_step: int = Field(
         default=8,
         ge=1,
@@ -119,10 +136,6 @@ class Optimizer(Section):
     lr_head: float = Field(
         default=1e-4, gt=0, le=1e3, description="learning rate of the value head"
     )
-    weight_decay: float = Field(default=0.0, ge=0, description="decoupled, on matrices and head")
-    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
-    final_lr: float = Field(default=0.1, ge=0, le=1, description="share of the rate at the end")
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
 
 
 class Compute(Section):
@@ -143,13 +156,18 @@ class Compute(Section):
     cache_gb: float = Field(default=50.0, ge=0, le=100_000, description="its bound; 0 keeps none")
 
 
-class Validation(Section):
-    """When validation lists are looked at."""
+class Judging(Section):
+    """When validation data is looked at."""
 
     every: int | None = Field(default=None, ge=1, description="steps; by default four times")
     patience: int | None = Field(
         default=None, ge=1, description="stop after so many validations without a better one"
     )
+
+
+class Validation(Judging):
+    """When validation lists are looked at."""
+
     depth: int = Field(
         default=10, ge=2, le=100, description="candidates of a validation list that are re-ranked"
     )
@@ -162,12 +180,63 @@ class Checkpoints(Section):
     keep: int = Field(default=2, ge=1, description="of the last ones")
 
 
-class TrainConfig(Section):
-    """A training; see the sections."""
+class RunConfig(Section):
+    """What every training has; `config_file.py` reads and writes any of its kinds.
+
+    Attributes:
+        command: the command that reads it.
+        title: what stands above a file of it.
+        examples: values, by key, for those that have no default.
+        free: keys, or beginnings of keys, that may change between a killed run and its
+            continuation.
+        inputs: what is learnt from, whose hashes may not.
+    """
+
+    command: ClassVar[str]
+    title: ClassVar[str]
+    examples: ClassVar[dict[str, str]]
+    free: ClassVar[tuple[str, ...]] = ("out", "checkpoints.")
+    inputs: ClassVar[str] = "data"
+
+    out: Path = Field(description="the folder to write")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of all that is drawn")
+    optimizer: Schedule = Schedule()
+    validation: Judging = Judging()
+    checkpoints: Checkpoints = Checkpoints()
+
+    def anchored(self, anchor: Callable[[Path], Path]) -> Self:
+        """The same with paths that do not depend on where the command is run."""
+        return self.model_copy(update={"out": anchor(self.out)})
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Keys that change what is learnt and differ from an earlier run's `json_dict`."""
+        mine = _flat(self.json_dict())
+        theirs = _flat(other)
+        return sorted(
+            key
+            for key in mine.keys() | theirs.keys()
+            if not key.startswith(self.free) and mine.get(key) != theirs.get(key)
+        )
+
+    def json_dict(self) -> dict[str, Any]:
+        """As JSON and TOML hold it."""
+        return self.model_dump(mode="json")
+
+
+class TrainConfig(RunConfig):
+    """A training of a re-ranker; see the sections."""
+
+    command = "train"
+    title = "A training of a re-ranker"
+    examples: ClassVar = {"checkpoint": "qwen2-vl-7b", "out": "reranker", "train": "train.jsonl"}
+    free = (
+        *RunConfig.free, "compute.cache",
+        "data.train", "data.validation", "data.folder", "data.gallery",
+    )  # fmt: skip
+    inputs = "lists"
 
     checkpoint: str = Field(description="model to train: hub name, preset or folder")
     revision: str | None = Field(default=None, description="commit of a checkpoint on the hub")
-    out: Path = Field(description="the folder to write")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of order, sampling and dropout")
     data: Data
     asking: Asking = Asking()
@@ -177,33 +246,27 @@ class TrainConfig(Section):
     optimizer: Optimizer = Optimizer()
     compute: Compute = Compute()
     validation: Validation = Validation()
-    checkpoints: Checkpoints = Checkpoints()
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """Keys that change what is learnt and differ from an earlier run's `json_dict`."""
-        mine = _flat(self.json_dict())
-        theirs = _flat(other)
-        return sorted(
-            key
-            for key in mine.keys() | theirs.keys()
-            if not key.startswith(FREE) and mine.get(key) != theirs.get(key)
+    def anchored(self, anchor: Callable[[Path], Path]) -> Self:
+        given, cache = self.data, self.compute.cache
+        data = given.model_copy(
+            update={
+                "train": anchor(given.train),
+                "validation": tuple(anchor(path) for path in given.validation),
+                "folder": anchor(given.folder or given.train.parent),
+                "gallery": None if given.gallery is None else anchor(given.gallery),
+            }
         )
-
-    def json_dict(self) -> dict[str, Any]:
-        """As JSON and TOML hold it."""
-        return self.model_dump(mode="json")
-
-
-FREE = (
-    "out",
-    "checkpoints.",
-    "compute.cache",
-    "data.train",
-    "data.validation",
-    "data.folder",
-    "data.gallery",
-)
-"""What may change between a killed run and its continuation; of lists the content may not."""
+        compute = self.compute.model_copy(
+            update={"cache": None if cache is None else anchor(cache)}
+        )
+        beside = anchor(Path(self.checkpoint))
+        checkpoint = str(beside) if beside.is_dir() else self.checkpoint
+        return self.model_copy(
+            update={
+                "out": anchor(self.out), "checkpoint": checkpoint, "data": data, "compute": compute
+            }
+        )  # fmt: skip
 
 
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:

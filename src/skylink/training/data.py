@@ -123,7 +123,7 @@ class ValidationLists(Sequence[Pick]):
     Args:
         paths: files of mined lists.
         depth: candidates of a list that are ranked.
-        training: whose queries none of them may be.
+        training: lists, or their file, whose queries none of them may be.
 
     Attributes:
         left_out: lists with fewer than two candidates of the base.
@@ -134,7 +134,10 @@ class ValidationLists(Sequence[Pick]):
         OptionError: queries are in training too.
     """
 
-    def __init__(self, paths: Sequence[Path], depth: int, training: TrainingLists) -> None:
+    def __init__(
+        self, paths: Sequence[Path], depth: int, training: TrainingLists | MinedFile
+    ) -> None:
+        learnt = training if isinstance(training, MinedFile) else training.file
         self.files = [MinedFile(path) for path in paths]
         self._places: list[tuple[int, int]] = []
         self.pictures: set[str] = set()
@@ -143,7 +146,7 @@ class ValidationLists(Sequence[Pick]):
         self._depth = depth
         for which, file in enumerate(self.files):
             refuse_test_split(file)
-            leakage(training.file.queries, file.queries, what="queries of validation lists")
+            leakage(learnt.queries, file.queries, what="queries of validation lists")
             for number, mined in enumerate(file):
                 rows = self._rows(mined)
                 if len(rows) < 2:

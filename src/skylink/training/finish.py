@@ -28,7 +28,8 @@ from skylink.training.fusion import (
     fit_fusion,
     fit_temperature,
 )
-from skylink.training.trainer import Outcome, Trainer
+from skylink.training.loop import Outcome
+from skylink.training.trainer import Trainer
 from skylink.training.validation import score_lists
 
 CARD, PLOT, CONFIG = "README.md", "reliability.png", "config.toml"

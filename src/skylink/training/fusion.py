@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.reranker import Fusion
+from skylink.reranker import Fusion, lead
 
 WEIGHTS = tuple(np.round(np.linspace(0, 1, 21), 2).tolist())
 GATES = 21
@@ -39,16 +39,13 @@ class Scored:
     @property
     def lead(self) -> float:
         """How sure the base is, as `Fusion.gate_margin` measures it."""
-        return float((self.base[0] - self.base[1]) / max(float(self.base.std()), 1e-12))
+        return lead(self.base)
 
     def ranked(self, fusion: Fusion) -> tuple[NDArray[np.intp], Floats] | None:
         """The order under a fusion and the fused scores in it; None: the gate kept the base's."""
-        if fusion.gate_margin is not None and self.lead >= fusion.gate_margin:
+        if fusion.keeps(self.base):
             return None
-        fused = self.scores
-        if fusion.base_weight > 0:
-            weight = fusion.base_weight
-            fused = (1 - weight) * _standard(self.scores) + weight * _standard(self.base)
+        fused = fusion.fused(self.base, self.scores)
         order = np.argsort(-fused, kind="stable")
         return order, fused[order]
 
@@ -179,7 +176,3 @@ def _behind(lists: Sequence[Scored], fusion: Fusion) -> tuple[Floats, NDArray[np
         row[: len(fused)] = fused[0] - fused
     right = [bool(each.right[order[0]]) for each, (order, _) in kept]
     return behind, np.array(right, np.bool_)
-
-
-def _standard(values: Floats) -> Floats:
-    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-12))

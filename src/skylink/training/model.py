@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from skylink.errors import ModelError, OptionError
@@ -18,13 +17,13 @@ from skylink.lvlm.load import agrees_with_plain, load_backbone
 from skylink.lvlm.options import Dtype, LvlmOptions
 from skylink.prompt import NOTHING, Template, template_of
 from skylink.training.config import TrainConfig, Tune
+from skylink.training.draws import drawn_from
 from skylink.training.groups import group_states, whole_states
+from skylink.training.state import Weights, put_back, weights_of
 
 TOLERANCE = 1e-3
 """States of a group may differ from those of whole prompts by this, relative to their size, for a
 family that we have not tested to be trained."""
-
-Weights = dict[str, torch.Tensor]
 
 
 class Student:
@@ -84,7 +83,7 @@ class Student:
 
     def weights(self) -> Weights:
         """Copies of what is trained, on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}
+        return weights_of(self.named_parameters())
 
     def set_weights(self, weights: Weights) -> None:
         """Put back what `weights` gave.
@@ -92,16 +91,7 @@ class Student:
         Raises:
             ModelError: they are of another model or another choice of what to train.
         """
-        mine = dict(self.named_parameters())
-        if mine.keys() != weights.keys() or any(
-            weights[name].shape != p.shape for name, p in mine.items()
-        ):
-            raise ModelError(
-                "the weights of the checkpoint don't fit the model", hint="begin anew with --fresh"
-            )
-        with torch.no_grad():
-            for name, parameter in mine.items():
-                parameter.copy_(weights[name])
+        put_back(self.named_parameters(), weights)
 
     def states(self, prompts: Sequence[Encoded]) -> torch.Tensor:
         """(K, H) last states of one list's prompts; without gradients where the model is frozen."""
@@ -129,11 +119,9 @@ class Student:
             yield
             return
         body = _text_model(self.backbone)
-        device = self.backbone.device
         body.train()
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(_mixed(seed))
+            with drawn_from(seed, self.backbone.device):
                 yield
         finally:
             body.eval()
@@ -234,8 +222,3 @@ def _text_model(backbone: Backbone) -> torch.nn.Module:
             module: torch.nn.Module = getattr(backbone.inner, name)
             return module
     raise _untrainable(backbone)
-
-
-def _mixed(numbers: tuple[int, ...]) -> int:
-    """One seed of several numbers, all of which matter."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ import torch
 
 from skylink.errors import ModelError
 from skylink.files import output_errors, write_atomic
-from skylink.training.model import Weights
+
+Weights = dict[str, torch.Tensor]
+"""What is trained, by name, on the CPU."""
 
 NAME = re.compile(r"step-(\d{8})\.pt")
 FORMAT = 1
@@ -48,8 +51,8 @@ class Saved:
 
     Attributes:
         step: steps done.
-        config: `TrainConfig.json_dict` of the run.
-        lists: SHA-256 of each file of lists.
+        config: `json_dict` of the run's configuration.
+        lists: hashes of what is learnt from and judged by, such as files of lists.
         weights: what is trained.
         optimizer: AdamW's state.
         best: so far, if there was a validation.
@@ -117,3 +120,26 @@ def load(path: Path) -> Saved:
             f"{path} can't be read: {' '.join(str(error).split())[:200]}",
             hint="remove it to go on from the one before, or begin anew with --fresh",
         ) from error
+
+
+def weights_of(named: Iterable[tuple[str, torch.Tensor]]) -> Weights:
+    """Copies of named tensors, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in named}
+
+
+def put_back(named: Iterable[tuple[str, torch.Tensor]], weights: Weights) -> None:
+    """Fill named tensors with what `weights_of` gave for them.
+
+    Raises:
+        ModelError: they are of another model or another choice of what to train.
+    """
+    mine = dict(named)
+    if mine.keys() != weights.keys() or any(
+        weights[name].shape != tensor.shape for name, tensor in mine.items()
+    ):
+        raise ModelError(
+            "the weights of the checkpoint don't fit the model", hint="begin anew with --fresh"
+        )
+    with torch.no_grad():
+        for name, tensor in mine.items():
+            tensor.copy_(weights[name])

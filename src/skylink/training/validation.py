@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from skylink.errors import ModelError
-from skylink.training.data import ValidationLists
+from skylink.training.data import Pick
 from skylink.training.fusion import BASE_ONLY, RERANKER_ONLY, Recall, Scored
 from skylink.training.processes import Processes
 from skylink.training.scoring import ListScorer
 
 
-def score_lists(lists: ValidationLists, scorer: ListScorer, processes: Processes) -> list[Scored]:
+def score_lists(lists: Sequence[Pick], scorer: ListScorer, processes: Processes) -> list[Scored]:
     """Every list scored, in order, the work shared among processes.
 
     Raises:
