@@ -51,13 +51,18 @@ def write_atomic(path: str | Path, data: bytes | str) -> Path:
                 file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
+            follow_umask(temporary)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
     return path
+
+
+def follow_umask(path: str | Path) -> None:
+    """Who may read and write a file: as of any other that this process makes, by its umask."""
+    os.chmod(path, 0o666 & ~_umask())
 
 
 def _umask() -> int:

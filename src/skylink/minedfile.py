@@ -1,24 +1,21 @@
 """Files of mined lists: written and read list by list.
 
-JSONL: the first line is the header (provenance and summary), then one query a line with its
-candidates in the base's order. A file that was cut or changed afterwards is refused. Nothing of it
-is executable, and everything is bounded.
+JSONL, or Parquet where the name ends in `.parquet`: a header (provenance and summary), and a query
+with its candidates in the base's order after the other. Checks and hash are of the lists, and so
+alike for both. A file that was cut or changed afterwards is refused. Nothing of it is executable,
+and everything is bounded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import BinaryIO, Protocol, TypeVar, overload
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -27,11 +24,62 @@ from skylink.errors import OptionError, QueriesError, TelemetryError
 from skylink.files import output_errors
 from skylink.label_statistics import LabelCounter
 from skylink.mined import MAX_LISTS, Header, MinedList, Provenance, Summary
+from skylink.minedjsonl import JsonlBody, JsonlStore
 
-MAX_LINE = 4_000_000
-MAX_BYTES = 50_000_000_000
+PARQUET = ".parquet"
 
 _M = TypeVar("_M", bound=BaseModel)
+
+
+class Body(Protocol):
+    """Lists on their way into a file."""
+
+    def add(self, line: bytes) -> None:
+        """One list as JSON without a line's end."""
+        ...
+
+    def close(self, header: bytes) -> None:
+        """Write what is left, and the header as JSON."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing but the file itself behind; after `close` or instead of it."""
+        ...
+
+
+class Store(Protocol):
+    """A file as it lies on the disk. What it gives is JSON, and not checked yet.
+
+    OSError of the disk is not caught; what the form itself forbids is a QueriesError.
+    """
+
+    def header(self) -> tuple[str, bytes] | None:
+        """(where it stands, for messages, header), or None where it is no file of lists."""
+        ...
+
+    def lists(self) -> Iterator[tuple[str, int, bytes]]:
+        """(where it stands, key, list) of each, in order."""
+        ...
+
+    def at(self, key: int) -> bytes:
+        """One list by its key."""
+        ...
+
+
+def _body(path: Path, file: BinaryIO) -> Body:
+    if path.suffix.lower() == PARQUET:
+        from skylink.minedparquet import ParquetBody
+
+        return ParquetBody(file)
+    return JsonlBody(file, path.parent)
+
+
+def _store(path: Path) -> Store:
+    if path.suffix.lower() == PARQUET:
+        from skylink.minedparquet import ParquetStore
+
+        return ParquetStore(path)
+    return JsonlStore(path)
 
 
 class _Tally:
@@ -44,7 +92,7 @@ class _Tally:
         self._candidates = self._forced = self._first = 0
 
     def add(self, mined: MinedList) -> bytes:
-        """The list's line."""
+        """The list as JSON."""
         right = mined.ground_truth
         if self._forcing and not right.any():
             raise QueriesError(
@@ -63,8 +111,8 @@ class _Tally:
         self._forced += any(c.rank is None for c in mined.candidates)
         first = mined.candidates[0]
         self._first += first.rank == 1 and first.is_ground_truth
-        line = mined.model_dump_json(exclude_none=True).encode() + b"\n"
-        self._hash.update(line)
+        line = mined.model_dump_json(exclude_none=True).encode()
+        self._hash.update(line + b"\n")
         return line
 
     @property
@@ -100,14 +148,15 @@ def write_mined(path: str | Path, provenance: Provenance, lists: Iterable[MinedL
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
         try:
-            # the header stands first and is known last
-            with tempfile.TemporaryFile(dir=path.parent) as body, unfinished.open("xb") as file:
-                for mined in lists:
-                    body.write(tally.add(mined))
-                header = Header(provenance=provenance, summary=tally.summary())
-                file.write(header.model_dump_json(exclude_none=True).encode() + b"\n")
-                body.seek(0)
-                shutil.copyfileobj(body, file, 1 << 20)
+            with unfinished.open("xb") as file:
+                body = _body(path, file)
+                try:
+                    for mined in lists:
+                        body.add(tally.add(mined))
+                    header = Header(provenance=provenance, summary=tally.summary())
+                    body.close(header.model_dump_json(exclude_none=True).encode())
+                finally:
+                    body.discard()
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
@@ -134,19 +183,22 @@ class MinedFile(Sequence[MinedList]):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path, self.header = Path(path), read_header(path)
-        tally, offsets = _Tally(self.header.provenance), []
-        for where, offset, data in itertools.islice(_lines(self.path), 1, None):
+        self.path = Path(path)
+        with _reading(self.path):
+            self._store = _store(self.path)
+        self.header = _header(self.path, self._store)
+        tally, keys = _Tally(self.header.provenance), []
+        for where, key, data in self._stored():
             mined = _parsed(MinedList, data, where)
             with _at(where):
                 tally.add(mined)
-            offsets.append(offset)
+            keys.append(key)
         self.queries = tally.queries
-        self._offsets = np.array(offsets, dtype=np.int64)
+        self._keys = np.array(keys, dtype=np.int64)
         expected = self.header.summary
-        if len(offsets) != expected.lists:
+        if len(keys) != expected.lists:
             raise QueriesError(
-                f"{self.path} has {len(offsets):,} of {expected.lists:,} lists",
+                f"{self.path} has {len(keys):,} of {expected.lists:,} lists",
                 hint="it was cut or joined with another: mine the lists again",
             )
         if tally.summary().sha256 != expected.sha256:
@@ -156,7 +208,7 @@ class MinedFile(Sequence[MinedList]):
             )
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._keys)
 
     @overload
     def __getitem__(self, index: int) -> MinedList: ...
@@ -167,29 +219,40 @@ class MinedFile(Sequence[MinedList]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        with _reading(self.path), self.path.open("rb") as file:
-            file.seek(int(self._offsets[number]))
-            data = file.readline(MAX_LINE)
+        with _reading(self.path):
+            data = self._store.at(int(self._keys[number]))
         mined = _parsed(MinedList, data, f"{self.path}, list {number + 1}")
         if mined.query != self.queries[number]:
             raise QueriesError(f"{self.path} was changed while it was in use")
         return mined
 
     def __iter__(self) -> Iterator[MinedList]:
-        for where, _, data in itertools.islice(_lines(self.path), 1, None):
+        for where, _, data in self._stored():
             yield _parsed(MinedList, data, where)
+
+    def _stored(self) -> Iterator[tuple[str, int, bytes]]:
+        with _reading(self.path):
+            yield from self._store.lists()
 
 
 def read_header(path: str | Path) -> Header:
     """The header alone. Raises QueriesError where the file has none."""
-    for where, _, data in _lines(Path(path)):
-        if b'"skylink-mined"' not in data[:100]:
-            raise QueriesError(
-                f"{where}: this is not the header of mined lists",
-                hint="`skylink mine` writes such files",
-            )
-        return _parsed(Header, data, where)
-    raise QueriesError(f"{path} is empty", hint="`skylink mine` writes such files")
+    path = Path(path)
+    with _reading(path):
+        store = _store(path)
+    return _header(path, store)
+
+
+def _header(path: Path, store: Store) -> Header:
+    with _reading(path):
+        found = store.header()
+    if found is None:
+        raise QueriesError(
+            f"{path}: this is not the header of mined lists",
+            hint="`skylink mine` writes such files",
+        )
+    where, data = found
+    return _parsed(Header, data, where)
 
 
 def leakage(train_ids: Iterable[str], test_ids: Iterable[str], *, what: str = "queries") -> None:
@@ -221,23 +284,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise QueriesError(
             f"cannot read {path}: {reason}", hint="check the path and its permissions"
         ) from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
-    """(where, offset in bytes, line) of each line; lengths and the whole are bounded."""
-    offset = 0
-    with _reading(path), path.open("rb") as file:
-        for number in count(1):
-            data = file.readline(MAX_LINE + 1)
-            if not data:
-                return
-            where = f"{path}, line {number}"
-            if len(data) > MAX_LINE:
-                raise QueriesError(f"{where} is longer than {MAX_LINE:,} bytes")
-            yield where, offset, data
-            offset += len(data)
-            if offset > MAX_BYTES:
-                raise QueriesError(f"{path} has more than {MAX_BYTES:,} bytes", hint="split it")
 
 
 @contextlib.contextmanager

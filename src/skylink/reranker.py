@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skylink.gallery import Gallery
     from skylink.lvlm.options import LvlmOptions
 
-NAMES = ("none", "dense", "matching")
+NAMES = ("none", "dense", "hog", "matching")
 
 
 class Reranker(Protocol):
@@ -67,6 +67,25 @@ class Fusion:
             raise OptionError(f"base weight {self.base_weight!r} is not in 0..1")
         if self.gate_margin is not None and not self.gate_margin >= 0:
             raise OptionError(f"gate margin {self.gate_margin!r} is not a positive number")
+
+    def keeps(self, base: NDArray[np.float64]) -> bool:
+        """Whether the gate leaves a list as the base ordered it.
+
+        Args:
+            base: (K,) the base's scores, best first, K >= 2.
+        """
+        return self.gate_margin is not None and lead(base) >= self.gate_margin
+
+    def fused(self, base: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K,) float64 what a list is ordered by, from the base's (K,) and the re-ranker's (K,)."""
+        if self.base_weight == 0:
+            return scores
+        return (1 - self.base_weight) * _zscore(scores) + self.base_weight * _zscore(base)
+
+
+def lead(base: NDArray[np.float64]) -> float:
+    """How sure a base is: (first - second) / standard deviation of its (K,) scores, K >= 2."""
+    return float((base[0] - base[1]) / max(float(base.std()), 1e-12))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,18 +149,14 @@ def rerank(
             candidates=candidates, reranked=False, note="fewer than two candidates to rank"
         )
     base = np.array([c.score for c in candidates], dtype=np.float64)
-    if fusion.gate_margin is not None:
-        lead = (base[0] - base[1]) / max(float(base.std()), 1e-12)
-        if lead >= fusion.gate_margin:
-            note = f"the base was sure (lead {lead:.2f} >= {fusion.gate_margin:g})"
-            return Reranking(candidates=candidates, reranked=False, note=note)
+    if fusion.keeps(base):
+        note = f"the base was sure (lead {lead(base):.2f} >= {fusion.gate_margin:g})"
+        return Reranking(candidates=candidates, reranked=False, note=note)
     try:
         scores = checked_scores(reranker, query, candidates)
     except SkyLinkError as error:
         return Reranking(candidates=candidates, reranked=False, failed=True, note=error.message)
-    fused = scores.astype(np.float64)
-    if fusion.base_weight > 0:
-        fused = (1 - fusion.base_weight) * _zscore(fused) + fusion.base_weight * _zscore(base)
+    fused = fusion.fused(base, scores.astype(np.float64))
     order = np.argsort(-fused, kind="stable")
     ranked = [
         replace(candidates[i], score=float(fused[i]), base_score=candidates[i].score) for i in order
@@ -190,8 +205,8 @@ def make_reranker(
     """The re-ranker of a name; None for `none`.
 
     Args:
-        name: `none`, `dense`, `matching`, `lvlm:CHECKPOINT` (hub name, preset or folder), or the
-            `http(s)://` address of a server.
+        name: `none`, `dense`, `hog`, `matching`, `lvlm:CHECKPOINT` (hub name, preset or folder), or
+            the `http(s)://` address of a server.
         gallery: where candidates come from.
         encoder: the gallery's.
         lvlm: choices for vision-language models, local or served.
@@ -208,9 +223,13 @@ def make_reranker(
         if not gallery.info.encoder.channels:
             raise OptionError(
                 f"{gallery.path} has no feature raster for the dense re-ranker",
-                hint="use --reranker matching or none",
+                hint="use --reranker hog, matching or none",
             )
         return DenseReranker(gallery, encoder)
+    if name == "hog":
+        from skylink.rerankers.hog import HogReranker
+
+        return HogReranker(gallery, encoder.input_px)
     if name == "matching":
         from skylink.rerankers.matching import MatchingReranker
 

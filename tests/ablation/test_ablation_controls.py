@@ -10,9 +10,9 @@ import pytest
 from ablation_helpers import write_grid
 from skylink.ablation.grid_file import read_grid
 from skylink.ablation.held_out import HeldOut
-from skylink.ablation.pairs_cell import Looks, run_pairs
 from skylink.ablation.pictures import ShuffledShow, list_show
 from skylink.ablation.result import Done
+from skylink.ablation.run import Ablation
 from skylink.minedfile import MinedFile
 
 
@@ -48,33 +48,31 @@ def pairs_of(folder: Path, *, hidden: int, seed: int = 0, out: str = "out") -> t
     """The control after 30 steps, and the lists that it was judged by."""
     rows = f'[[rows]]\nmodels = ["pairs-head"]\n[pairs]\nhidden = {hidden}\nlr = 0.003\n'
     grid = read_grid(write_grid(folder, "none", rows=rows, seeds=f"[{seed}]", steps=30))
-    cell = next(grid.cells())
-    held = HeldOut(grid.test, grid.validation.depth)
-    config = grid.config(cell, folder / out)
-    return run_pairs(cell, config, grid.pairs, held, Looks("embedded"), lambda _: None), held
+    ablation = Ablation(grid, folder / out)
+    ablation.run()
+    (result,) = ablation.results().values()
+    assert isinstance(result.found, Done)
+    return result.found, ablation.held
 
 
 def test_the_head_is_the_same_again_and_learns_its_lists(folder: Path) -> None:
     found = pairs_of(folder, hidden=32)[0]
     again = pairs_of(folder, hidden=32, out="again")[0]
-    assert (found.pure, found.fused, found.validation) == (
-        again.pure,
-        again.fused,
-        again.validation,
-    )
+    assert found.depths == again.depths
     other = pairs_of(folder, hidden=32, seed=1, out="other")[0]
     assert other.trained is not None
     assert found.trained is not None
     assert other.trained.stability != found.trained.stability
-    log = (folder / "out" / "training" / "log.jsonl").read_text().splitlines()
-    assert len(log) == found.trained.steps == 30
-    assert found.validation["fused"] >= found.validation["base"] == pytest.approx(0.25)
+    (log,) = folder.glob("out/cells/*/training/log.jsonl")
+    assert len(log.read_text().splitlines()) == found.trained.steps == 30
+    (at,) = found.depths
+    assert at.validation["fused"] >= at.validation["base"] == pytest.approx(0.25)
 
 
 def test_a_linear_head_knows_popular_tiles_at_most(folder: Path) -> None:
     found, held = pairs_of(folder, hidden=0)
     beaten = set()
-    for pick, rank in zip((held[i] for i in range(len(held))), found.pure.ranks, strict=True):
+    for pick, rank in zip(held, found.depths[0].pure.ranks, strict=True):
         names = [c.id for c in pick.mined.candidates]
         right = names[int(pick.mined.ground_truth.argmax())]
         if rank == 1:

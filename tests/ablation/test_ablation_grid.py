@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ablation_helpers import write_grid
 from skylink.ablation.grid import Arm, Grid, Rows
-from skylink.ablation.grid_file import example_text, known_keys, read_grid
+from skylink.ablation.grid_file import example_text, read_grid
 from skylink.errors import OptionError
 
 
@@ -31,7 +32,7 @@ def test_the_example_is_a_grid_with_both_isolated_comparisons(tmp_path: Path) ->
     assert grid.data.train == tmp_path / "train.jsonl"
     assert grid.test.folder == tmp_path
     models = {model for rows in grid.rows for model in rows.models}
-    assert len(models) == 6
+    assert len(models) == 6  # the others need a map
     # every key that stands in it, commented or not, is one
     text = "\n".join(
         line.removeprefix("# ") if " = " in line else line for line in example_text().splitlines()
@@ -80,6 +81,37 @@ def test_a_cell_is_a_training(loss: str, threshold: float, quantile: float | Non
     assert config.loss.params == ({"temperature": 2.0} if "relational" in loss else {})
     assert (config.labels.source, config.labels.threshold) == ("distance", threshold)
     assert (config.labels.quantile, config.labels.scale_m) == (quantile, 30)
+
+
+def test_depths_are_rows_of_the_same_cells() -> None:
+    rows = [{"models": ["base", "hog", "lvlm-head"], "losses": ["hard"], "checkpoints": ["a"]}]
+    grid = grid_of(rows, depths=[10, 50])
+    assert grid.ranked == (10, 50)
+    assert len(list(grid.cells())) == 3
+    table = [(row.arm.model, row.depth, row.ranking) for row in grid.table(grid.rows[0])]
+    assert table == [("base", None, "pure")] + [
+        (model, depth, ranking)
+        for model in ("hog", "lvlm-head")
+        for depth in (10, 50)
+        for ranking in ("pure", "fused")
+    ]
+    assert grid_of(rows, validation={"depth": 7}).ranked == (7,)
+    for depths, words in (([10, 10], "twice"), ([1], "depths"), ([], "depths")):
+        with pytest.raises((OptionError, ValidationError), match=words):
+            grid_of(rows, depths=depths)
+
+
+def test_a_grid_without_a_language_model_needs_no_checkpoint() -> None:
+    rows = [{"models": ["base", "correlation", "hog", "pairs-head"], "losses": ["hard"]}]
+    grid = grid_of(rows, checkpoints=[])
+    assert [str(cell) for cell in grid.cells()] == [
+        "correlation", "hog", "pairs-head, hard, seed 4", "pairs-head, hard, seed 5",
+    ]  # fmt: skip
+    assert grid.own("pairs-head") == grid.pairs
+    assert grid.own("hog") is None
+    with pytest.raises(OptionError, match="lvlm-head, and no checkpoint") as caught:
+        grid_of([{"models": ["base", "lvlm-head"]}], checkpoints=[])
+    assert "skylink models" in (caught.value.hint or "")
 
 
 def test_a_quantile_takes_the_place_of_thresholds() -> None:
@@ -150,8 +182,3 @@ def test_typos_name_the_nearest_key(
     assert str(path) in caught.value.message
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
-
-
-def test_keys_are_found_in_sections_of_sections() -> None:
-    keys = set(known_keys())
-    assert {"seeds", "rows.models", "optimizer.lr_head", "thresholds.cosine"} <= keys

@@ -51,7 +51,7 @@ def test_two_rows_two_seeds_and_the_table_by_hand(checkpoint: Path, folder: Path
     files = cells_of(ablation)
     assert [each["seed"] for each in files] == [0, 1]
     for row, ranking in ((pure, "pure"), (fused, "fused")):
-        ranks = [each["found"][ranking]["ranks"] for each in files]
+        ranks = [each["found"]["depths"][0][ranking]["ranks"] for each in files]
         by_hand = [100 * sum(rank == 1 for rank in each) / 16 for each in ranks]
         assert row["recall_at_1"]["values"] == pytest.approx(by_hand)
         assert row["recall_at_1"]["mean"] == pytest.approx(sum(by_hand) / 2)
@@ -183,7 +183,7 @@ rankings = ["pure"]
     def broken(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("skylink.ablation.run.run_lvlm", broken)
+    monkeypatch.setattr("skylink.ablation.run.make_lvlm", broken)
     ablation.run()
     causes = [r.found.cause for r in ablation.results().values() if isinstance(r.found, Failed)]
     assert causes == ["RuntimeError: out of memory"]

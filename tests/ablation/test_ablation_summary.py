@@ -11,6 +11,7 @@ import pytest
 from skylink.ablation.grid import Cell, Grid
 from skylink.ablation.report import unfinished
 from skylink.ablation.result import (
+    AtDepth,
     Done,
     Failed,
     Outcome,
@@ -45,10 +46,16 @@ def outcome(*ranks: int | None) -> Outcome:
     )
 
 
+def at(depth: int, pure: Outcome, fused: Outcome) -> AtDepth:
+    return AtDepth(
+        depth=depth, pure=pure, fused=fused, base_weight=0.3, gate_margin=None,
+        validation={"base": 0.5},
+    )  # fmt: skip
+
+
 def done(pure: Outcome, fused: Outcome, *, loss: float = 0.1, norm: float = 1.0) -> Done:
     return Done(
-        pure=pure, fused=fused, base_weight=0.3, gate_margin=None, validation={"base": 0.5},
-        judge_seconds=2.0,
+        depths=(at(10, pure, fused),), judge_seconds=2.0,
         trained=Trained(
             steps=8, best_step=4, seconds=6.0, labels=None, equals_hard=False,
             stability=Stability(loss_variance=loss, grad_norm_mean=norm, grad_norm_max=2 * norm),
@@ -67,7 +74,7 @@ def results(**found: Done | Failed) -> dict[Cell, Result]:
 
 def page(parts: tuple[Part, ...]) -> str:
     return markdown(
-        parts, checkpoints=GRID.checkpoints, queries=4, blocks=3, depth=10, positions=True
+        parts, checkpoints=GRID.checkpoints, queries=4, blocks=3, depths=[10], positions=True
     )
 
 
@@ -129,6 +136,52 @@ def test_rows_are_compared_with_the_first_of_their_ranking() -> None:
     assert pure.recall_at_1.std is None
 
 
+def test_rows_at_several_depths_share_a_cell_and_are_compared_with_their_own() -> None:
+    grid = GRID.model_copy(update={"depths": (2, 20)})
+    few, many = outcome(1, 2, 2, None), outcome(1, 1, 1, None)
+    found = {
+        cell: Result(cell=str(cell), seed=cell.seed, digest="", found=done(few, few).model_copy(
+            update={"depths": (at(2, few, few), at(20, many, many))}
+        ))
+        for cell in grid.cells()
+    }  # fmt: skip
+    (part,) = summarise(grid, BLOCKS, BASE, found)
+    rows = [(row.arm.checkpoint, row.depth, row.ranking) for row in part.rows[1:]]
+    assert rows == [
+        (name, depth, ranking)
+        for name in ("models/small", "models/large")
+        for depth in (2, 20)
+        for ranking in ("pure", "fused")
+    ]
+    assert part.rows[0].depth is None
+    assert [row.recall_at_1.mean for row in part.rows[1:] if row.recall_at_1] == [
+        25.0, 25.0, 75.0, 75.0,
+    ] * 2  # fmt: skip
+    firsts = [row.against_first and row.against_first.mean for row in part.rows]
+    assert firsts == [None] * 5 + [0.0] * 4
+    text = markdown(
+        (part,), checkpoints=grid.checkpoints, queries=4, blocks=3, depths=[2, 20], positions=True
+    )
+    assert "| what scores | loss | labels | K | ranking | R@1 |" in text
+    assert "| lvlm-head (small) | relational | overlap | 20 | pure | 75.00 ± 0.00 |" in text
+    assert "the first K candidates" in text
+
+
+def test_flights_have_figures_of_their_own() -> None:
+    found = results(
+        small0=done(outcome(1, 1, 1, None), outcome(1, 1, 1, None)),
+        small1=done(outcome(1, 1, None, None), outcome(1, 1, 1, None)),
+    )
+    parts = summarise(GRID, BLOCKS, BASE, found, flights=["a", "a", "b", "b"])
+    base, pure, *_ = parts[0].rows
+    assert {name: each.mean for name, each in base.by_flight.items()} == {"a": 50.0, "b": 0.0}
+    assert pure.by_flight["b"].values == (50.0, 0.0)
+    text = page(parts)
+    assert "| what scores | loss | labels | ranking | a | b |" in text
+    assert "| lvlm-head (small) | relational | overlap | pure | 100.00 ± 0.00 | 25.00 ±" in text
+    assert "## Flights" not in page(summarise(GRID, BLOCKS, BASE, found, flights=["a"] * 4))
+
+
 def test_one_block_has_no_interval() -> None:
     found = results(small0=done(outcome(1, 1, 1, None), outcome(1, 1, 1, None)))
     parts = summarise(GRID, np.zeros(4, np.int64), BASE, found)
@@ -149,8 +202,10 @@ def test_a_result_is_read_again_only_for_the_same_choices(tmp_path: Path) -> Non
     found = done(outcome(1, None), outcome(2, 1))
 
     def digest(lists: list[str], **more: Any) -> str:
-        config = GRID.model_copy(update=more).config(cell, tmp_path)
-        return digest_of(cell, config, GRID.pairs, lists)
+        grid = GRID.model_copy(update=more)
+        return digest_of(
+            cell, grid.config(cell, tmp_path), own=None, depths=grid.ranked, lists=lists
+        )
 
     mine = digest(["a"])
     path = tmp_path / f"{name_of(cell, mine)}.json"
@@ -159,6 +214,8 @@ def test_a_result_is_read_again_only_for_the_same_choices(tmp_path: Path) -> Non
     assert read_result(path, mine, 3) is None
     assert read_result(path, digest(["b"]), 2) is None
     assert digest(["a"], optimizer=GRID.optimizer.model_copy(update={"lr_head": 1.0})) != mine
+    assert digest(["a"], depths=(10, 20)) != mine
+    assert digest(["a"], depths=(10,)) == mine
     moved = GRID.data.model_copy(update={"train": Path("elsewhere.jsonl")})
     assert digest(["a"], data=moved) == mine
     path.write_text(path.read_text().replace("0.1", "NaN"))

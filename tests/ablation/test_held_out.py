@@ -63,6 +63,7 @@ def test_queries_that_share_an_answer_are_one_block(tmp_path: Path) -> None:
     assert one == two
     assert len({one, three, four}) == 3
     assert held.queries == ("one", "two", "three", "four")
+    assert held.flights == ()
 
 
 def test_on_a_map_neighbours_of_a_flight_are_one_block(tmp_path: Path) -> None:
@@ -78,6 +79,7 @@ def test_on_a_map_neighbours_of_a_flight_are_one_block(tmp_path: Path) -> None:
     held = opened(tmp_path, lists)
     assert held.needs_gallery
     assert np.bincount(held.blocks).tolist() == [10, 2, 3]
+    assert held.flights == ("test/a",) * 12 + ("test/b",) * 3
     assert not held.has_positions
     assert held.judge_base().errors_m is None
 

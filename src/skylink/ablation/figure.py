@@ -14,7 +14,7 @@ BASE = "#5b6b7f"
 ROW_INCHES = 0.3
 
 
-def png(parts: Sequence[Part], *, several: bool) -> bytes:
+def png(parts: Sequence[Part], *, several: bool, each_depth: bool) -> bytes:
     """A PNG: a row a row of the table, parts one below the other.
 
     Left recall at 1: a dot a seed, a bar at their mean, the base as a dashed line. Right the
@@ -23,6 +23,7 @@ def png(parts: Sequence[Part], *, several: bool) -> bytes:
     Args:
         parts: of the table.
         several: there is more than one checkpoint, so that rows name theirs.
+        each_depth: the same of depths.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -38,7 +39,9 @@ def png(parts: Sequence[Part], *, several: bool) -> bytes:
         for place, row in enumerate(part.rows):
             _draw(left, right, place, row)
         left.set_yticks(
-            range(len(part.rows)), [_words(row, several) for row in part.rows], fontsize=7
+            range(len(part.rows)),
+            [_words(row, several, each_depth) for row in part.rows],
+            fontsize=7,
         )
         right.set_yticks([])
         for each in (left, right):
@@ -86,8 +89,9 @@ def _base_recall(rows: Sequence[RowSummary]) -> float | None:
     return None
 
 
-def _words(row: RowSummary, several: bool) -> str:
+def _words(row: RowSummary, several: bool, each_depth: bool) -> str:
     words = [name_of(row, several), loss_of(row), row.arm.labels]
     if row.arm.model != "base":
+        words.append(f"K = {row.depth}" if each_depth else "")
         words.append(row.ranking)
     return ", ".join(word for word in words if word)

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skylink.errors import OptionError
+from skylink.mined import MAX_CANDIDATES
 from skylink.soft_labels import Source
 from skylink.training.config import (
     Asking,
@@ -31,15 +32,25 @@ from skylink.training.config import (
     Validation,
 )
 
-Model = Literal["base", "lvlm-zero-shot", "lvlm-head", "lvlm-lora", "pairs-head", "shuffled-tiles"]
+Model = Literal[
+    "base",
+    "correlation",
+    "hog",
+    "lvlm-zero-shot",
+    "lvlm-head",
+    "lvlm-lora",
+    "pairs-head",
+    "shuffled-tiles",
+]
 Ranking = Literal["pure", "fused"]
-UNTRAINED: tuple[Model, ...] = ("base", "lvlm-zero-shot")
-WITHOUT_LVLM: tuple[Model, ...] = ("base", "pairs-head")
+UNTRAINED: tuple[Model, ...] = ("base", "correlation", "hog", "lvlm-zero-shot")
+WITHOUT_LVLM: tuple[Model, ...] = ("base", "correlation", "hog", "pairs-head")
 HARD = "hard"
 THRESHOLD = "+threshold"
 MAX_CELLS = 10_000
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Depth = Annotated[int, Field(ge=2, le=MAX_CANDIDATES)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -97,10 +108,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of a table. `ranking`: `pure`, by its scores alone, or `fused` with the base's."""
+    """A row of a table.
+
+    Attributes:
+        arm: what re-ranks.
+        ranking: `pure`, by its scores alone, or `fused` with the base's.
+        depth: K, how many of the base's candidates are re-ranked; None for the base itself.
+    """
 
     arm: Arm
     ranking: Ranking
+    depth: int | None = None
 
 
 class Test(Section):
@@ -164,7 +182,7 @@ class Rows(Section):
 
     def arms(self, checkpoints: tuple[str, ...]) -> list[Arm]:
         """In the order of the file, each once."""
-        chosen = self.checkpoints or checkpoints
+        chosen = self.checkpoints or checkpoints or ("",)
         every = product(self.models, chosen, self.losses, self.labels)
         return list(dict.fromkeys(Arm.of(*each) for each in every))
 
@@ -181,10 +199,17 @@ class Grid(Section):
     """An ablation; see the sections."""
 
     checkpoints: tuple[str, ...] = Field(
-        min_length=1, description="models: hub names, presets or folders"
+        default=(), description="language models: hub names, presets or folders"
     )
     seeds: tuple[Seed, ...] = Field(
         default=(0, 1, 2), min_length=1, max_length=100, description="each arm is trained with each"
+    )
+    depths: tuple[Depth, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=10,
+        description="K: how many of a test list's candidates are re-ranked; each is measured; by "
+        "default validation.depth alone",
     )
     data: Data
     test: Test
@@ -210,7 +235,14 @@ class Grid(Section):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise OptionError("seeds: one is there twice", hint="seeds = [0, 1, 2]")
+        if len(set(self.ranked)) < len(self.ranked):
+            raise OptionError("depths: one is there twice", hint="depths = [10, 20, 50]")
         for rows in self.rows:
+            if not self.checkpoints and (asking := set(rows.models) - set(WITHOUT_LVLM)):
+                raise OptionError(
+                    f"the rows {rows.title!r} have {min(asking)}, and no checkpoint is given",
+                    hint='checkpoints = ["smolvlm-256m"], or another; see `skylink models`',
+                )
             unknown = set(rows.checkpoints or ()) - set(self.checkpoints)
             if unknown:
                 raise OptionError(
@@ -221,6 +253,15 @@ class Grid(Section):
         if (count := sum(1 for _ in self.cells())) > MAX_CELLS:
             raise OptionError(f"the grid has {count:,} cells, more than {MAX_CELLS:,}")
         return self
+
+    @property
+    def ranked(self) -> tuple[int, ...]:
+        """Depths that rows are measured at."""
+        return self.depths or (self.validation.depth,)
+
+    def own(self, model: Model) -> Section | None:
+        """The section that says something of this model alone."""
+        return {"pairs-head": self.pairs}.get(model)
 
     def cells(self) -> Iterator[Cell]:
         """Everything that is to be run, each once; the base needs no running."""
@@ -239,13 +280,21 @@ class Grid(Section):
     def table(self, rows: Rows) -> list[Row]:
         """The rows of a part. The base has no scores to be fused."""
         return [
-            Row(arm=arm, ranking=ranking)
+            row
             for arm in rows.arms(self.checkpoints)
-            for ranking in (("pure",) if arm.model == "base" else rows.rankings)
+            for row in (
+                [Row(arm=arm, ranking="pure")]
+                if arm.model == "base"
+                else [
+                    Row(arm=arm, ranking=ranking, depth=depth)
+                    for depth in self.ranked
+                    for ranking in rows.rankings
+                ]
+            )
         ]
 
     def config(self, cell: Cell, out: Path) -> TrainConfig:
-        """The training of a cell. A control without LVLM has the name of its encoder instead."""
+        """The training of a cell. What has no LVLM has the name of an encoder instead."""
         arm = cell.arm
         how = {"lvlm-lora": "lora", "shuffled-tiles": self.tune.how}.get(arm.model, "head")
         loss = arm.loss_name or "relational"
@@ -296,7 +345,8 @@ def _check_isolation(rows: Rows, arms: list[Arm]) -> None:
     fixed, varied = (losses, lvlms) if rows.isolates == "lvlm" else (lvlms, losses)
     what = ("loss and source of labels", "model or checkpoint")
     one, several = what if rows.isolates == "lvlm" else what[::-1]
-    others = {(arm.model, arm.checkpoint) for arm in arms if arm.model == "lvlm-zero-shot"}
+    untrained = [arm for arm in arms if not arm.trained and arm.model != "base"]
+    others = {(arm.model, arm.checkpoint) for arm in untrained}
     if len(fixed) != 1 or len(varied | (others if rows.isolates == "lvlm" else set())) < 2:
         raise OptionError(
             f"the rows {rows.title!r} isolate the {rows.isolates}: they need one {one} "

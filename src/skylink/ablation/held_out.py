@@ -32,7 +32,7 @@ class HeldOut(Sequence[Pick]):
 
     Args:
         test: of the grid; the folder is known.
-        depth: candidates of a list that are re-ranked; the others keep their order behind them.
+        depth: most candidates of a list that are re-ranked; the others keep their order behind.
         apart: queries that must not be among these, those of training and validation.
 
     Attributes:
@@ -43,7 +43,8 @@ class HeldOut(Sequence[Pick]):
         needs_gallery: whether candidates are places on a map.
         has_positions: every candidate's distance to the true place is known.
         blocks: (Q,) int64: queries with the same number succeed and fail together: those with a
-            right candidate in common, or on a map up to `BLOCK_FRAMES` in a row of one folder.
+            right candidate in common, or on a map up to `BLOCK_FRAMES` in a row of one flight.
+        flights: (Q,) names, on a map: the list's file and its photo's folder. Empty elsewhere.
 
     Raises:
         QueriesError: a file can't be read, or has the truth forced in.
@@ -59,7 +60,7 @@ class HeldOut(Sequence[Pick]):
         self.pictures: set[str] = set()
         self.needs_gallery, self.has_positions = False, True
         right: list[list[str]] = []
-        folders: list[str] = []
+        flights: list[str] = []
         for which, file in enumerate(self._files):
             _refuse_forced(file)
             leakage(known, file.queries, what="queries of test lists")
@@ -70,12 +71,14 @@ class HeldOut(Sequence[Pick]):
                 self.needs_gallery |= any(c.path is None for c in mined.candidates)
                 self.has_positions &= _errors_m(mined) is not None
                 right.append([c.id for c in mined.candidates if c.is_ground_truth])
-                folders.append(f"{which}:{Path(mined.path).parent}")
+                flights.append(f"{file.path.stem}/{Path(mined.path).parent}".removesuffix("/."))
         self.sha256 = tuple(file.header.summary.sha256 for file in self._files)
         self.queries = tuple(query for file in self._files for query in file.queries)
         if self.needs_gallery:
-            self.blocks = consecutive_blocks(folders, BLOCK_FRAMES)
+            self.blocks = consecutive_blocks(flights, BLOCK_FRAMES)
+            self.flights = tuple(flights)
         else:
+            self.flights = ()
             self.blocks = _blocks_of_places(right)
 
     def __len__(self) -> int:
@@ -92,7 +95,7 @@ class HeldOut(Sequence[Pick]):
         """What a ranking is worth.
 
         Args:
-            scores: of each list's first `depth` candidates.
+            scores: of each list's first candidates, as many as are re-ranked.
             fusion: with the base's.
         """
         ranks: list[int | None] = []
@@ -101,7 +104,7 @@ class HeldOut(Sequence[Pick]):
             ranked = scored(pick, given).ranked(fusion)
             order = np.arange(len(pick.mined.candidates))
             if ranked is not None:
-                order[: len(pick.rows)] = ranked[0]
+                order[: len(given)] = ranked[0]
             hits = pick.mined.ground_truth[order]
             ranks.append(int(hits.argmax()) + 1 if hits.any() else None)
             precisions.append(float(average_precision_step(hits[None], int(hits.sum()))[0]))
@@ -121,8 +124,8 @@ class HeldOut(Sequence[Pick]):
 
 
 def scored(pick: Pick, scores: Scores) -> Scored:
-    """A list with its re-ranker's scores, to be fused or fitted on."""
-    chosen = [pick.mined.candidates[row] for row in pick.rows]
+    """A list's first candidates with their scores, to be fused or fitted on."""
+    chosen = [pick.mined.candidates[row] for row in pick.rows[: len(scores)]]
     return Scored(
         base=np.array([c.base_score for c in chosen], dtype=np.float64),
         scores=scores,

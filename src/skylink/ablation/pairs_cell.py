@@ -3,24 +3,24 @@
 It sees the same lists in the same order, under the same loss, as many steps and the same choice of
 the best one; what it lacks is a model that looks at both pictures together. A linear head
 (`hidden` 0) gives a sum of something of the photo and something of the tile, so that it can only
-learn which tiles are popular. Training takes seconds once descriptors are there, and is begun anew
-after a kill.
+learn which tiles are popular.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from skylink.ablation.grid import Cell, Pairs
-from skylink.ablation.held_out import HeldOut, scored
-from skylink.ablation.lvlm_cell import Say, done, fitted, trained_of
+from skylink.ablation.cell import Lists, Ready, Scores, Work
+from skylink.ablation.grid import Pairs
+from skylink.ablation.held_out import scored
+from skylink.ablation.lvlm_cell import trained_of
 from skylink.ablation.pictures import list_show
-from skylink.ablation.result import Done
+from skylink.ablation.result import Trained
 from skylink.encode import to_square
 from skylink.encoder import Encoder, load_encoder
 from skylink.errors import ModelError
@@ -29,10 +29,10 @@ from skylink.lvlm.cache import picture_key
 from skylink.showing import Image
 from skylink.training.config import TrainConfig
 from skylink.training.data import Pick, TrainingLists, ValidationLists
-from skylink.training.fusion import Scored
-from skylink.training.journal import Journal
+from skylink.training.draws import drawn_from
+from skylink.training.loop import Group, Loop, Part, last_checkpoint
 from skylink.training.pictures import ListShow
-from skylink.training.trainer import FOLDER, rate_factor, steps_of
+from skylink.training.state import Weights, put_back, weights_of
 from skylink.training.validation import better, figures
 
 
@@ -81,34 +81,36 @@ class Looks:
         return key
 
 
-def run_pairs(
-    cell: Cell, config: TrainConfig, pairs: Pairs, held: HeldOut, looks: Looks, say: Say
-) -> Done:
-    """Train the head and measure it.
+def make_pairs(looks: Looks, work: Work) -> Ready:
+    """Train the head, going on from its last checkpoint; see `cell.Maker`.
 
     Raises:
         SkyLinkError: lists can't be used, a picture can't be read, or the loss is not finite.
     """
-    say("descriptors")
-    learner = _Learner(config, pairs, looks)
-    steps, best, seconds = learner.run(say)
-    fit = fitted(learner.scored(learner.validation, learner.show))
-    start = time.monotonic()
-    show = list_show(
-        held.folder, held.gallery, needed=held.needs_gallery, way=config.asking.show,
-        size_px=looks.encoder.input_px,
-    )  # fmt: skip
-    scores = [each.scores for each in learner.scored(held, show)]
-    judge_seconds = time.monotonic() - start
-    trained = trained_of(
-        cell, learner.lists.statistics, config.out / FOLDER,
-        steps=steps, best_step=best, seconds=seconds,
-    )  # fmt: skip
-    return done(held, scores, fit, trained, judge_seconds)
+    work.say("descriptors")
+    config = work.config
+    learner = _Learner(config, work.grid.pairs, looks)
+    inputs = [f.header.summary.sha256 for f in (learner.lists.file, *learner.validation.files)]
+    loop = Loop(
+        learner,
+        config,
+        steps=config.optimizer.steps_over(len(learner.lists), config.optimizer.lists_per_step),
+        inputs=inputs,
+        saved=last_checkpoint(config, inputs),
+    )
+    outcome = loop.run(lambda step, steps, words: work.say(f"step {step} of {steps}: {words}"))
+    learner.trained = trained_of(work.cell, learner.lists.statistics, loop.folder, outcome)
+    return learner
 
 
 class _Learner:
-    """The head under training."""
+    """The head: under training (`loop.Learner`), then ready (`cell.Ready`)."""
+
+    unit = "lists"
+    if_not_finite = "lower pairs.lr"
+    if_out_of_memory = "a smaller pairs.hidden or data.list_size"
+    listwise = False
+    trained: Trained | None = None
 
     def __init__(self, config: TrainConfig, pairs: Pairs, looks: Looks) -> None:
         self.config, self.rate, self.looks = config, pairs.lr, looks
@@ -117,84 +119,72 @@ class _Learner:
         self.validation = ValidationLists(
             config.data.validation, config.validation.depth, self.lists
         )
-        self.steps = steps_of(config.optimizer, len(self.lists))
-        self.show = list_show(
+        self.show = self._shown(
             config.data.folder or config.data.train.parent,
             config.data.gallery,
             needed=self.lists.needs_gallery or self.validation.needs_gallery,
-            way=config.asking.show,
-            size_px=looks.encoder.input_px,
         )
         first = looks.pairs(self.lists.at(0), self.show)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(config.seed)
+        with drawn_from((config.seed,), torch.device("cpu")):
             self.head = _head(first.shape[1], pairs.hidden)
-        self.optimizer = torch.optim.AdamW(
-            self.head.parameters(), lr=pairs.lr, weight_decay=config.optimizer.weight_decay
-        )
 
-    def run(self, say: Say) -> tuple[int, int, float]:
-        """(steps done, the best of them, whose weights the head then has, seconds)."""
-        start = time.monotonic()
-        journal = Journal(self.config.out / FOLDER, after=0)
-        wish = self.config.validation
-        every = wish.every or max(1, math.ceil(self.steps / 4))
-        best_step, best, kept, waited = 0, None, self._weights(), 0
-        for step in range(1, self.steps + 1):
-            loss, norm = self._step(step - 1)
-            journal.add(step, loss=loss, grad_norm=norm)
-            if step % every and step < self.steps:
-                continue
-            found = figures(self.scored(self.validation, self.show))
-            say(f"step {step} of {self.steps}: recall@1 {100 * found['recall@1']:.1f} %")
-            waited += 1
-            if best is None or better(found, best):
-                best_step, best, kept, waited = step, found, self._weights(), 0
-            if wish.patience is not None and waited >= wish.patience:
-                break
-        journal.close()
-        self.head.load_state_dict(kept)
-        return step, best_step, time.monotonic() - start
+    def groups(self) -> list[Group]:
+        """The whole head."""
+        decay = self.config.optimizer.weight_decay
+        return [Group("head", list(self.head.parameters()), self.rate, decay)]
 
-    def scored(self, lists: Sequence[Pick] | HeldOut, show: ListShow) -> list[Scored]:
-        """Every list with its scores."""
+    def weights(self) -> Weights:
+        """The head's."""
+        return weights_of(self.head.named_parameters())
+
+    def set_weights(self, weights: Weights) -> None:
+        """The head's."""
+        put_back(self.head.named_parameters(), weights)
+
+    def batch(self, step: int) -> list[Part]:
+        """A part for each list that the loss can learn from."""
+        count = self.config.optimizer.lists_per_step
+        picks = [self.lists.at(step * count + place) for place in range(count)]
+        usable = [p for p in picks if self.loss.usable(torch.from_numpy(p.labels)[None]).all()]
+        return [
+            Part((pick.mined.query,), partial(self._backward, pick, len(usable))) for pick in usable
+        ]
+
+    def validate(self) -> dict[str, float]:
+        """Recall and mrr on the validation lists."""
         with torch.no_grad():
-            return [
-                scored(pick, self._scores(pick, show).double().numpy())
-                for pick in (lists[i] for i in range(len(lists)))
-            ]
+            return figures([scored(p, self._plain(p, self.show)) for p in self.validation])
+
+    def better(self, new: dict[str, float], old: dict[str, float]) -> bool:
+        """By recall at 1, then mrr."""
+        return better(new, old)
+
+    def scores(self, lists: Lists) -> list[Scores]:
+        """See `Ready.scores`."""
+        show = self._shown(lists.folder, lists.gallery, needed=lists.needs_gallery)
+        with torch.no_grad():
+            return [self._plain(pick, show) for pick in lists.picks]
+
+    def _shown(self, folder: Path, gallery: Path | None, *, needed: bool) -> ListShow:
+        way, size_px = self.config.asking.show, self.looks.encoder.input_px
+        return list_show(folder, gallery, needed=needed, way=way, size_px=size_px)
+
+    def _backward(self, pick: Pick, lists: int) -> float:
+        """Add the gradient of one list of so many; its loss, NaN where it can't be computed."""
+        labels = torch.from_numpy(pick.labels)[None]
+        try:
+            loss = self.loss(self._scores(pick, self.show)[None], labels)
+        except ModelError:
+            return math.nan
+        (loss / lists).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _plain(self, pick: Pick, show: ListShow) -> Scores:
+        return np.asarray(self._scores(pick, show).double().numpy(), np.float64)
 
     def _scores(self, pick: Pick, show: ListShow) -> torch.Tensor:
         found: torch.Tensor = self.head(self.looks.pairs(pick, show))[:, 0]
         return found
-
-    def _step(self, step: int) -> tuple[float | None, float]:
-        """Mean loss of the step's lists, and the gradient's norm before clipping."""
-        rates = self.config.optimizer
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * rate_factor(rates, step, self.steps)
-        count = rates.lists_per_step
-        self.optimizer.zero_grad()
-        losses = []
-        for pick in (self.lists.at(step * count + place) for place in range(count)):
-            labels = torch.from_numpy(pick.labels)[None]
-            if self.loss.usable(labels).all():
-                losses.append(self.loss(self._scores(pick, self.show)[None], labels))
-        if not losses:
-            return None, 0.0
-        loss = torch.stack(losses).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.head.parameters(), rates.clip))
-        value = float(loss.detach())
-        if not (math.isfinite(norm) and math.isfinite(value)):
-            raise ModelError(
-                f"the loss or gradient of step {step + 1} is not finite", hint="lower pairs.lr"
-            )
-        self.optimizer.step()
-        return value, norm
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.head.state_dict().items()}
 
 
 def _head(inputs: int, hidden: int) -> torch.nn.Module:

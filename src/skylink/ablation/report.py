@@ -30,9 +30,9 @@ def write_report(ablation: Ablation) -> tuple[Part, ...]:
     """
     grid, held = ablation.grid, ablation.held
     base = held.judge_base()
-    parts = summarise(grid, held.blocks, base, ablation.results())
+    parts = summarise(grid, held.blocks, base, ablation.results(), flights=held.flights)
     blocks = len(np.unique(held.blocks))
-    several = len(grid.checkpoints) > 1
+    several, each_depth = len(grid.checkpoints) > 1, len(grid.ranked) > 1
     document = {
         "format": "skylink-ablation",
         "version": VERSION,
@@ -61,11 +61,11 @@ def write_report(ablation: Ablation) -> tuple[Part, ...]:
         checkpoints=grid.checkpoints,
         queries=len(held),
         blocks=blocks,
-        depth=grid.validation.depth,
+        depths=grid.ranked,
         positions=held.has_positions,
     )
     write_atomic(ablation.out / MARKDOWN, f"{page}\n![recall at 1 of every row]({FIGURE})\n")
-    write_atomic(ablation.out / FIGURE, png(parts, several=several))
+    write_atomic(ablation.out / FIGURE, png(parts, several=several, each_depth=each_depth))
     return parts
 
 

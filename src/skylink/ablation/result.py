@@ -18,10 +18,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skylink import __version__
-from skylink.ablation.grid import Cell, Pairs
+from skylink.ablation.grid import Cell
 from skylink.files import write_atomic
 from skylink.label_statistics import LabelStatistics
-from skylink.training.config import TrainConfig
+from skylink.training.config import Section, TrainConfig
 
 MAX_BYTES = 2**30
 ELSEWHERE = {
@@ -88,24 +88,40 @@ class Trained(_Part):
     stability: Stability | None
 
 
-class Done(_Part):
-    """What a finished cell found.
+class AtDepth(_Part):
+    """What was found with the first `depth` candidates of each list re-ranked.
 
     Attributes:
+        depth: K.
         pure, fused: outcomes on the test lists.
         base_weight, gate_margin: of the fusion, as fitted on the validation lists.
         validation: recall at 1, 0..1, on the validation lists: `base`, `pure`, `fused`.
-        trained: None for what is not trained.
-        judge_seconds: spent on the test lists.
     """
 
+    depth: int
     pure: Outcome
     fused: Outcome
     base_weight: float
     gate_margin: float | None
     validation: dict[str, float]
+
+
+class Done(_Part):
+    """What a finished cell found.
+
+    Attributes:
+        depths: each once.
+        trained: None for what is not trained.
+        judge_seconds: spent on the test lists, for all depths together.
+    """
+
+    depths: tuple[AtDepth, ...]
     trained: Trained | None = None
     judge_seconds: float
+
+    def at(self, depth: int) -> AtDepth:
+        """Of one depth. Raises KeyError: it was not measured."""
+        return {each.depth: each for each in self.depths}[depth]
 
 
 class Failed(_Part):
@@ -119,7 +135,7 @@ class Result(_Part):
     """A cell's file."""
 
     format: Literal["skylink-ablation-cell"] = "skylink-ablation-cell"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     cell: str
     seed: int
     skylink: str = __version__
@@ -127,19 +143,28 @@ class Result(_Part):
     found: Done | Failed = Field(union_mode="left_to_right")
 
 
-def digest_of(cell: Cell, config: TrainConfig, pairs: Pairs, lists: Sequence[str]) -> str:
+def digest_of(
+    cell: Cell,
+    config: TrainConfig,
+    *,
+    own: Section | None,
+    depths: Sequence[int],
+    lists: Sequence[str],
+) -> str:
     """32 hexadecimal digits of everything that a cell's result depends on.
 
     Args:
         cell: which.
         config: its training.
-        pairs: of the grid; only counts where the cell is that control.
+        own: the grid's section of its model alone.
+        depths: that it is measured at.
         lists: SHA-256 of training, validation and test lists.
     """
     chosen = {
         "model": cell.arm.model,
         "config": config.model_dump(mode="json", exclude=ELSEWHERE),  # type: ignore[arg-type]
-        "pairs": pairs.model_dump(mode="json") if cell.arm.model == "pairs-head" else None,
+        "own": None if own is None else own.model_dump(mode="json"),
+        "depths": list(depths),
         "lists": list(lists),
     }
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:32]
@@ -171,7 +196,7 @@ def read_result(path: Path, digest: str, queries: int) -> Result | None:
     if result is None or result.digest != digest:
         return None
     if isinstance(result.found, Done):
-        outcomes = (result.found.pure, result.found.fused)
+        outcomes = [o for at in result.found.depths for o in (at.pure, at.fused)]
         if any(len(o.ranks) != queries or len(o.precisions) != queries for o in outcomes):
             return None
     return result

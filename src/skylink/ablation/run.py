@@ -13,12 +13,15 @@ import gc
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from skylink.ablation.grid import Cell, Grid
+from skylink.ablation.cell import Maker, Work, measure, validation_lists
+from skylink.ablation.fixed_cell import make_fixed
+from skylink.ablation.grid import Cell, Grid, Model
 from skylink.ablation.held_out import HeldOut
-from skylink.ablation.lvlm_cell import run_lvlm
-from skylink.ablation.pairs_cell import Looks, run_pairs
+from skylink.ablation.lvlm_cell import make_lvlm
+from skylink.ablation.pairs_cell import Looks, make_pairs
 from skylink.ablation.result import (
     Done,
     Failed,
@@ -31,8 +34,8 @@ from skylink.ablation.result import (
 from skylink.errors import OptionError, OutputError, SkyLinkError
 from skylink.minedfile import MinedFile
 from skylink.training import state
-from skylink.training.data import require_pictures
-from skylink.training.trainer import FOLDER
+from skylink.training.data import ValidationLists, require_pictures
+from skylink.training.loop import FOLDER
 
 Progress = Callable[[int, int, str], None]
 CELLS = "cells"
@@ -63,10 +66,11 @@ class Ablation:
                 hint="start one `skylink ablate ... --part I/N` for each GPU instead",
             )
         self.grid, self.out = grid, out
-        chosen = [MinedFile(path) for path in (grid.data.train, *grid.data.validation)]
-        self.held = HeldOut(
-            grid.test, grid.validation.depth, {query for file in chosen for query in file.queries}
-        )
+        train, depth = MinedFile(grid.data.train), max(grid.ranked)
+        validation = ValidationLists(grid.data.validation, depth, train)
+        chosen = [train, *validation.files]
+        self.held = HeldOut(grid.test, depth, {query for file in chosen for query in file.queries})
+        self._validation = validation_lists(grid, validation)
         require_pictures(self.held.folder, self.held.pictures)
         if self.held.needs_gallery and self.held.gallery is None:
             raise OptionError(
@@ -110,11 +114,7 @@ class Ablation:
         say("loading")
         found: Done | Failed
         try:
-            config = self.grid.config(cell, folder)
-            if cell.arm.model == "pairs-head":
-                found = run_pairs(cell, config, self.grid.pairs, self.held, self._looks, say)
-            else:
-                found = run_lvlm(cell, config, self.held, say)
+            found = self._measured(cell, folder, say)
         except OutputError:
             raise  # of the disk, which the others would meet too
         except SkyLinkError as error:
@@ -128,12 +128,32 @@ class Ablation:
             state.remove_all(folder / FOLDER)
         _free_memory()
 
+    def _measured(self, cell: Cell, folder: Path, say: Callable[[str], None]) -> Done:
+        grid = self.grid
+        work = Work(cell=cell, config=grid.config(cell, folder), grid=grid, say=say)
+        ready = self._maker(cell.arm.model)(work)
+        return measure(ready, self.held, self._validation, grid.ranked, say)
+
+    def _maker(self, model: Model) -> Maker:
+        """Each kind of model has its own."""
+        if model in ("correlation", "hog"):
+            return make_fixed
+        if model == "pairs-head":
+            return partial(make_pairs, self._looks)
+        return make_lvlm
+
     def _read(self, cell: Cell) -> Result | None:
         return read_result(self._file(cell), self._digest(cell), len(self.held))
 
     def _digest(self, cell: Cell) -> str:
-        config = self.grid.config(cell, self.out)
-        return digest_of(cell, config, self.grid.pairs, self._lists)
+        grid = self.grid
+        return digest_of(
+            cell,
+            grid.config(cell, self.out),
+            own=grid.own(cell.arm.model),
+            depths=grid.ranked,
+            lists=self._lists,
+        )
 
     def _folder(self, cell: Cell) -> Path:
         return self.out / CELLS / name_of(cell, self._digest(cell))

@@ -10,13 +10,13 @@ difference, and the spread how far other seeds might.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skylink.ablation.grid import Arm, Cell, Grid, Ranking, Row, Rows
-from skylink.ablation.result import Done, Failed, Outcome, Result, Trained
+from skylink.ablation.result import AtDepth, Done, Failed, Outcome, Result, Trained
 from skylink.label_statistics import LabelStatistics
 from skylink.metrics import block_bootstrap, median_error_m
 
@@ -78,14 +78,15 @@ class RowSummary:
     """A row of the table; None where it is not known.
 
     Attributes:
-        arm, ranking: what it is.
+        arm, ranking, depth: what it is; see `grid.Row`.
         seeds: of its finished cells.
         wanted: how many seeds there should be; 0 for the base, which needs none.
         failed: seed and cause.
         recall_at_1, ap_step: percent.
         median_error_m: metres, where positions are known.
+        by_flight: recall at 1 of each flight, percent, where there are several on a map.
         against_base, against_first: differences to the base, and to the first row of its part
-            under the same ranking; None for these themselves.
+            with the same ranking and depth; None for these themselves.
         calm: of its trainings.
         train_seconds, judge_seconds: mean over seeds.
         labels: statistics of what was learnt.
@@ -95,12 +96,14 @@ class RowSummary:
 
     arm: Arm
     ranking: Ranking
+    depth: int | None = None
     seeds: tuple[int, ...] = ()
     wanted: int = 0
     failed: tuple[tuple[int, str], ...] = ()
     recall_at_1: Spread | None = None
     ap_step: Spread | None = None
     median_error_m: Spread | None = None
+    by_flight: dict[str, Spread] = field(default_factory=dict)
     against_base: Difference | None = None
     against_first: Difference | None = None
     calm: Calm | None = None
@@ -121,7 +124,12 @@ class Part:
 
 
 def summarise(
-    grid: Grid, blocks: NDArray[np.int64], base: Outcome, results: Mapping[Cell, Result]
+    grid: Grid,
+    blocks: NDArray[np.int64],
+    base: Outcome,
+    results: Mapping[Cell, Result],
+    *,
+    flights: Sequence[str] = (),
 ) -> tuple[Part, ...]:
     """Every part of the table, from what is finished so far.
 
@@ -130,8 +138,9 @@ def summarise(
         blocks: (Q,) of the test lists: `HeldOut.blocks`.
         base: what the base's own order is worth.
         results: of cells that are finished or have failed.
+        flights: (Q,) their names, or empty: `HeldOut.flights`.
     """
-    return tuple(_part(grid, rows, blocks, results, base) for rows in grid.rows)
+    return tuple(_part(grid, rows, blocks, results, base, flights) for rows in grid.rows)
 
 
 def _part(
@@ -140,14 +149,14 @@ def _part(
     blocks: NDArray[np.int64],
     results: Mapping[Cell, Result],
     base: Outcome,
+    flights: Sequence[str],
 ) -> Part:
-    firsts: dict[Ranking, Row] = {}
+    firsts: dict[tuple[Ranking, int | None], Row] = {}
     made = []
     for row in grid.table(rows):
-        if row.arm.model != "base":
-            firsts.setdefault(row.ranking, row)
-        first = firsts.get(row.ranking)
-        made.append(_row(grid, row, first, blocks, results, base))
+        key = row.ranking, row.depth
+        first = None if row.arm.model == "base" else firsts.setdefault(key, row)
+        made.append(_row(grid, row, first, blocks, results, base, flights))
     return Part(title=rows.title, isolates=rows.isolates, rows=tuple(made))
 
 
@@ -158,15 +167,16 @@ def _row(
     blocks: NDArray[np.int64],
     results: Mapping[Cell, Result],
     base: Outcome,
+    flights: Sequence[str],
 ) -> RowSummary:
     if row.arm.model == "base":
-        return _figures(row, [base])
+        return _figures(row, [base], flights)
     cells = grid.cells_of(row.arm)
     ended = {cell.seed: results[cell].found for cell in cells if cell in results}
     failed = tuple((seed, each.cause) for seed, each in ended.items() if isinstance(each, Failed))
     found = {seed: each for seed, each in ended.items() if isinstance(each, Done)}
     outcomes = _outcomes(row, found.values())
-    made = _figures(row, outcomes) if found else RowSummary(arm=row.arm, ranking=row.ranking)
+    made = _figures(row, outcomes, flights)
     made = replace(made, seeds=tuple(found), wanted=len(cells), failed=failed)
     if not found:
         return made
@@ -185,21 +195,35 @@ def _row(
         judge_seconds=float(np.mean([each.judge_seconds for each in found.values()])),
         labels=trained[0].labels if trained else None,
         equals_hard=any(each.equals_hard for each in trained),
-        fusions=tuple((d.base_weight, d.gate_margin) for d in found.values())
+        fusions=tuple((at.base_weight, at.gate_margin) for at in _measured(row, found.values()))
         if row.ranking == "fused"
         else (),
     )
 
 
-def _figures(row: Row, outcomes: Sequence[Outcome]) -> RowSummary:
+def _figures(row: Row, outcomes: Sequence[Outcome], flights: Sequence[str]) -> RowSummary:
+    made = RowSummary(arm=row.arm, ranking=row.ranking, depth=row.depth)
+    if not outcomes:
+        return made
     errors = [each.errors_m for each in outcomes if each.errors_m is not None]
-    return RowSummary(
-        arm=row.arm,
-        ranking=row.ranking,
+    return replace(
+        made,
         recall_at_1=Spread.of([100 * float(np.mean(o.hits)) for o in outcomes]),
         ap_step=Spread.of([100 * float(np.mean(o.precisions)) for o in outcomes]),
         median_error_m=Spread.of([median_error_m(each) for each in errors]) if errors else None,
+        by_flight=_by_flight(outcomes, flights),
     )
+
+
+def _by_flight(outcomes: Sequence[Outcome], flights: Sequence[str]) -> dict[str, Spread]:
+    names, which = np.unique(np.array(flights, dtype=np.str_), return_inverse=True)
+    if len(names) < 2:
+        return {}
+    hits = [np.array(each.hits) for each in outcomes]
+    return {
+        str(name): Spread.of([100 * float(each[which == number].mean()) for each in hits])
+        for number, name in enumerate(names)
+    }
 
 
 def difference(
@@ -214,7 +238,12 @@ def difference(
 
 
 def _outcomes(row: Row, found: Iterable[Done]) -> list[Outcome]:
-    return [each.fused if row.ranking == "fused" else each.pure for each in found]
+    return [at.fused if row.ranking == "fused" else at.pure for at in _measured(row, found)]
+
+
+def _measured(row: Row, found: Iterable[Done]) -> list[AtDepth]:
+    assert row.depth is not None  # only the base has none
+    return [each.at(row.depth) for each in found]
 
 
 def _calm(trained: Sequence[Trained], recall: Spread) -> Calm | None:

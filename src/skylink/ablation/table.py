@@ -17,7 +17,7 @@ def markdown(
     checkpoints: Sequence[str],
     queries: int,
     blocks: int,
-    depth: int,
+    depths: Sequence[int],
     positions: bool,
 ) -> str:
     """The whole page.
@@ -27,15 +27,16 @@ def markdown(
         checkpoints: of the grid; rows name theirs where there are several.
         queries: test lists.
         blocks: of queries that are resampled together.
-        depth: candidates that are re-ranked.
+        depths: how many candidates are re-ranked; rows name theirs where there are several.
         positions: errors in metres are known.
     """
-    several = len(checkpoints) > 1
+    several, each_depth = len(checkpoints) > 1, len(depths) > 1
+    names = "".join(f"{Path(each).name}, " for each in checkpoints).rstrip(", ")
     lines = [
         "# Ablation",
         "",
-        f"{', '.join(Path(each).name for each in checkpoints)}; {queries:,} test lists in "
-        f"{blocks:,} blocks; the first {depth} candidates of each are re-ranked. R@1 and AP (in "
+        f"{names}{'; ' if names else ''}{queries:,} test lists in {blocks:,} blocks; the first "
+        f"{'K' if each_depth else depths[0]} candidates of each are re-ranked. R@1 and AP (in "
         "steps, over the right candidates of a list) in %, mean ± standard deviation over seeds; "
         "differences of R@1 in points with 95 % intervals of a paired bootstrap over blocks. "
         "*pure* ranks by the score alone, *fused* by weight and gate that were fitted on the "
@@ -45,12 +46,12 @@ def markdown(
         isolated = f" ({ISOLATES[part.isolates]})" if part.isolates else ""
         lines += ["", f"## {number}. {_cell(part.title) or 'Rows'}{isolated}", ""]
         lines += _table(
-            ["what scores", "loss", "labels", "ranking", "R@1", "AP",
-             *(["median m"] if positions else []),
+            [*_head(each_depth), "R@1", "AP", *(["median m"] if positions else []),
              "against the base", "against the first row", "seeds"],
-            [_row(row, several, positions) for row in part.rows],
+            [_row(row, several, each_depth, positions) for row in part.rows],
         )  # fmt: skip
-    lines += _failures(parts) + _trainings(parts, several) + _labels(parts)
+    lines += _failures(parts) + _flights(parts, several, each_depth)
+    lines += _trainings(parts, several) + _labels(parts)
     return "\n".join(lines) + "\n"
 
 
@@ -65,10 +66,9 @@ def loss_of(row: RowSummary) -> str:
     return f"{row.arm.loss} (= hard labels)" if row.equals_hard else row.arm.loss
 
 
-def _row(row: RowSummary, several: bool, positions: bool) -> list[str]:
+def _row(row: RowSummary, several: bool, each_depth: bool, positions: bool) -> list[str]:
     return [
-        *_what(row, several),
-        "" if row.arm.model == "base" else row.ranking,
+        *_which(row, several, each_depth),
         _spread(row.recall_at_1),
         _spread(row.ap_step),
         *([_spread(row.median_error_m, ".1f")] if positions else []),
@@ -76,6 +76,11 @@ def _row(row: RowSummary, several: bool, positions: bool) -> list[str]:
         _difference(row.against_first),
         f"{len(row.seeds)} of {row.wanted}" if row.wanted else "",
     ]
+
+
+def _which(row: RowSummary, several: bool, each_depth: bool) -> list[str]:
+    depth = ["" if row.depth is None else str(row.depth)] if each_depth else []
+    return [*_what(row, several), *depth, "" if row.arm.model == "base" else row.ranking]
 
 
 def _what(row: RowSummary, several: bool) -> list[str]:
@@ -110,6 +115,31 @@ def _failures(parts: Sequence[Part]) -> list[str]:
         for seed, cause in row.failed
     }
     return ["", "## Failed", *found] if found else []
+
+
+def _head(each_depth: bool) -> list[str]:
+    return ["what scores", "loss", "labels", *(["K"] if each_depth else []), "ranking"]
+
+
+def _flights(parts: Sequence[Part], several: bool, each_depth: bool) -> list[str]:
+    """R@1 of every row by flight: each row once."""
+    rows = {
+        (row.arm, row.depth, row.ranking): row
+        for part in parts
+        for row in part.rows
+        if row.by_flight
+    }
+    if not rows:
+        return []
+    names = list(next(iter(rows.values())).by_flight)
+    lines = ["", "## Flights", "R@1, % ± standard deviation over seeds.", ""]
+    return lines + _table(
+        [*_head(each_depth), *names],
+        [
+            [*_which(row, several, each_depth), *(_spread(row.by_flight[n]) for n in names)]
+            for row in rows.values()
+        ],
+    )
 
 
 def _trainings(parts: Sequence[Part], several: bool) -> list[str]:

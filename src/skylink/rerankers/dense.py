@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skylink.camera import ViewRenderer
 from skylink.correlation import correlate_window
-from skylink.densemap import Normaliser, make_kernels
+from skylink.densemap import Normaliser, make_kernels, normaliser_for
 from skylink.encoder import Encoder
 from skylink.errors import RerankError
 from skylink.types import CameraPose, Candidate, Query
@@ -55,8 +55,8 @@ class DenseReranker:
             raise RerankError("a candidate has no camera pose to align the photo with")
         level = self._gallery.levels[candidate.level]
         if candidate.level not in self._normalisers:
-            self._normalisers[candidate.level] = Normaliser(
-                self._gallery.statistics(candidate.level)
+            self._normalisers[candidate.level] = normaliser_for(
+                self._gallery.statistics(candidate.level), self._encoder
             )
         normaliser = self._normalisers[candidate.level]
         key = (candidate.pose, candidate.level)
