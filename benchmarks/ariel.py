@@ -27,14 +27,17 @@ LOOSE = {"space": SearchSpace(altitude_error=0.3)}
 ROWS: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
     ("dense, all telemetry", {}, {}, 1),
     ("dense, heading unknown", {}, {"without": "heading"}, 2),
+    ("dense, heading and altitude (30 %) unknown", LOOSE,
+     {"without": "heading", "perturb": True}, 2),
     ("dense, altitude off by up to 30 %", LOOSE, {"perturb": True}, 2),
     ("dense, altitude unknown", {}, {"without": "altitude"}, 2),
     ("dense, no telemetry", {}, {"without": "all"}, 6),
+    ("dense, no telemetry, 1 s", {"time_budget_s": 1.0}, {"without": "all"}, 6),
     ("descriptor, K = 20", TILES, {}, 1),
     ("descriptor + matching, K = 20", {**TILES, "reranker": "matching"}, {}, 4),
     ("descriptor + dense, K = 20", {**TILES, "reranker": "dense"}, {}, 1),
     ("descriptor, no telemetry", TILES, {"without": "all"}, 8),
-]
+]  # fmt: skip
 
 
 def number(value: float | None) -> str:

@@ -1,9 +1,11 @@
-"""A 100 km2 map: dense search with known and unknown heading, time and memory.
+"""A 100 km2 map: dense search with known and unknown heading, time, memory, and what size costs.
 
-    python benchmarks/big_map.py [--side-m 10000] [--photos 8] [--json FILE]
+    python benchmarks/big_map.py [--side-m 10000] [--photos 8] [--every 6] [--json FILE]
 
-One generated town lies in an area of distractors: the same town cut into 60 m patches, turned,
-flipped and shuffled, so that textures and colours are the town's and the layout is not.
+A map is the middle of a large area of distractors (benchmarks/_distractors.py says of what they
+are made), and photos are located on the map alone, on the whole area, and in the regions of the
+area that descriptors choose. Two maps: the one of real flights where ../shared/data has it (frames
+by `--every`, otherwise skipped), and a generated town (`--photos`).
 """
 
 from __future__ import annotations
@@ -12,61 +14,59 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from rasterio.transform import Affine
 
-from _common import machine, table, write_json
+from _common import SHARED, machine, table, write_json
+from _distractors import read_map, scenes, shuffled, write_around
 from skylink import Gallery, Localizer
-from skylink.geo import distance_m
-from skylink.queries import read_queries
+from skylink.evaluate import evaluate
+from skylink.queries import QueryRow, read_queries
+from skylink.retrievers import parts
 from skylink.town import Town, render_map, write_inputs
 from skylink.town.light import SATELLITE
 
 GSD_M = 0.7
-PATCH_PX = 86
+ARIEL_TILE_M = 162.0
+TOWN_M = 1200.0
 
 
-def shuffled(town: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
-    """The town's patches in another order, each turned and flipped at random."""
-    n = town.shape[0] // PATCH_PX
-    cut = town[: n * PATCH_PX, : n * PATCH_PX]
-    patches = (
-        cut.reshape(n, PATCH_PX, n, PATCH_PX, 3).swapaxes(1, 2).reshape(-1, PATCH_PX, PATCH_PX, 3)
-    )
-    patches = patches[generator.permutation(len(patches))].copy()
-    for patch in patches:
-        turned = np.rot90(patch, generator.integers(4))
-        patch[:] = turned[::-1] if generator.random() < 0.5 else turned
-    joined = patches.reshape(n, n, PATCH_PX, PATCH_PX, 3).swapaxes(1, 2)
-    return joined.reshape(n * PATCH_PX, n * PATCH_PX, 3)
+@dataclass(frozen=True)
+class Case:
+    """One map, alone and as the middle of a large area."""
+
+    name: str
+    map: Path
+    area: Path
+    rows: Sequence[QueryRow]
+    tile_m: float
 
 
-def write_area(town: Town, path: Path, side_m: float) -> None:
-    """A GeoTIFF of side_m square around the town, distractors elsewhere."""
+def town_case(folder: Path, side_m: float, photos: int) -> Case:
+    inputs = write_inputs(folder, seed=7, photos=photos, size_m=TOWN_M)
+    town = Town.generate(seed=7, size_m=TOWN_M)
     picture = render_map(town, SATELLITE, GSD_M)
     generator = np.random.default_rng(0)
-    side = round(side_m / GSD_M)
-    half = side * GSD_M / 2
-    profile = {
-        "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8",
-        "crs": town.frame.proj4, "transform": Affine(GSD_M, 0, -half, 0, -GSD_M, half),
-        "tiled": True, "compress": "jpeg", "photometric": "ycbcr", "bigtiff": "if_safer",
-    }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as raster:
-        step = shuffled(picture, generator).shape[0]
-        for top in range(0, side, step):
-            band = np.concatenate(
-                [shuffled(picture, generator) for _ in range(0, side, step)], axis=1
-            )[: side - top, :side]
-            window = rasterio.windows.Window(0, top, side, band.shape[0])
-            raster.write(np.moveaxis(band, 2, 0), window=window)
-        at = (side - picture.shape[0]) // 2
-        window = rasterio.windows.Window(at, at, picture.shape[1], picture.shape[0])
-        raster.write(np.moveaxis(picture, 2, 0), window=window)
+    area = folder / "area.tif"
+    write_around(
+        area, picture, GSD_M, side_m, lambda: shuffled(picture, generator),
+        crs=town.frame.proj4, centre=(0.0, 0.0),
+    )  # fmt: skip
+    return Case("town", inputs.map, area, read_queries(inputs.queries), 160.0)
+
+
+def ariel_case(folder: Path, side_m: float, every: int) -> Case:
+    source, area = SHARED / "ariel" / "map.tif", folder / "ariel-area.tif"
+    picture, crs, centre, unit = read_map(source, GSD_M)
+    pieces = scenes(SHARED / "pool" / "rsscn7", np.random.default_rng(0))
+    write_around(
+        area, picture, GSD_M, side_m, pieces, crs=crs, centre=centre, unit=unit, towns=True
+    )
+    rows = [row for row in read_queries(SHARED / "ariel" / "queries.csv") if row.usable]
+    return Case("ariel", source, area, rows[::every], ARIEL_TILE_M)
 
 
 def peak_mb() -> float:
@@ -74,60 +74,80 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+HEADER = (
+    "map", "known", "R@1 (50 m)", "lost", "median m", "ms a photo", "first photo s",
+    "features + spectra MB", "peak MB of the process", "build s",
+)  # fmt: skip
+
+
+def measure(
+    case: Case, folder: Path, stride_m: float, figures: dict[str, float]
+) -> list[tuple[str, ...]]:
+    """One row a map, way of searching and telemetry."""
+    lines: list[tuple[str, ...]] = []
+    alone: dict[str, float] = {}
+    whole_cells = parts.DENSE_CELLS
+    for words, source in (("alone", case.map), ("in the area", case.area)):
+        start = time.perf_counter()
+        gallery = Gallery.build(
+            [source], folder / f"{case.name}-{words}", tile_m=(case.tile_m,), stride_m=stride_m
+        )
+        built = time.perf_counter() - start
+        ways = {words: whole_cells}
+        if words != "alone":
+            ways["in regions that descriptors chose"] = 0
+        for way, cells in ways.items():
+            parts.DENSE_CELLS = cells
+            localizer = Localizer(gallery, retriever="dense")
+            start = time.perf_counter()
+            localizer.locate(case.rows[0].load())
+            first = time.perf_counter() - start
+            for known, without in (("all telemetry", None), ("heading unknown", "heading")):
+                result = evaluate(localizer, case.rows, without=without).results
+                right, ms = result.retrieved.recall_1, result.ms_per_query["total_median"]
+                lost = alone.setdefault(known, right) - right
+                held = localizer.retriever.nbytes / 1e6  # type: ignore[attr-defined]
+                lines.append(
+                    (f"{case.name} {way}, {gallery.area_km2:.1f} km2, {len(case.rows)} photos",
+                     known, f"{right:.1f}", f"{lost:.1f}",
+                     f"{result.retrieved.median_error_m or float('nan'):.1f}", f"{ms:.0f}",
+                     f"{first:.1f}", f"{held:.0f}", f"{peak_mb():.0f}", f"{built:.0f}")
+                )  # fmt: skip
+                print(" | ".join(lines[-1]), flush=True)
+                name = f"{case.name} {way}, {known}"
+                figures |= {f"{name}: R@1": right, f"{name}: lost": lost, f"{name}: ms": ms}
+        parts.DENSE_CELLS = whole_cells
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side-m", type=float, default=10_000.0)
-    parser.add_argument("--photos", type=int, default=8)
+    parser.add_argument("--photos", type=int, default=8, help="of the town")
+    parser.add_argument("--every", type=int, default=6, help="Nth frame of the real flights")
+    parser.add_argument("--stride-m", type=float, default=80.0, help="between tiles")
+    parser.add_argument("--only", choices=("ariel", "town"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(machine(), flush=True)
     figures: dict[str, float] = {}
-    lines = []
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = write_inputs(Path(folder), seed=7, photos=options.photos, size_m=1200.0)
-        write_area(Town.generate(seed=7, size_m=1200.0), Path(folder) / "area.tif", options.side_m)
-        rows = read_queries(inputs.queries)
-        for words, source in (("town", inputs.map), ("whole area", Path(folder) / "area.tif")):
-            start = time.perf_counter()
-            gallery = Gallery.build([source], Path(folder) / f"g-{words}", stride_m=160.0)
-            built = time.perf_counter() - start
-            localizer = Localizer(gallery, retriever="dense")
-            start = time.perf_counter()
-            localizer.locate(rows[0].load())
-            first = time.perf_counter() - start
-            for drop in ((), ("heading_deg",)):
-                errors, times = [], []
-                for row in rows:
-                    query = row.load()
-                    query = type(query)(
-                        name=query.name, image=query.image,
-                        telemetry=query.telemetry.without(*drop),
-                    )  # fmt: skip
-                    estimate = localizer.locate(query)
-                    times.append(estimate.ms["total"])
-                    errors.append(
-                        float(
-                            distance_m(
-                                lon1=estimate.lon, lat1=estimate.lat,
-                                lon2=row.ground_lon, lat2=row.ground_lat,
-                            )
-                        )
-                    )  # fmt: skip
-                known = "heading unknown" if drop else "all telemetry"
-                held = localizer.retriever.nbytes / 1e6  # type: ignore[attr-defined]
-                right = 100 * float(np.mean(np.array(errors) <= 50))
-                lines.append(
-                    (f"{words}, {gallery.area_km2:.1f} km2", known, f"{right:.0f} %",
-                     f"{np.median(errors):.1f}", f"{np.median(times):.0f}", f"{first:.1f}",
-                     f"{held:.0f}", f"{peak_mb():.0f}", f"{built:.0f}")
-                )  # fmt: skip
-                print(" | ".join(lines[-1]), flush=True)
-                figures[f"{words}, {known}: ms"] = float(np.median(times))
-                figures[f"{words}, {known}: within 50 m"] = right
-        figures["peak MB, build and search"] = peak_mb()
-    header = ("map", "known", "within 50 m", "median m", "ms a photo", "first photo s",
-              "features + spectra MB", "peak MB of the process", "build s")  # fmt: skip
-    print("\n" + table(header, lines))
+    lines: list[tuple[str, ...]] = []
+    real = (SHARED / "ariel" / "map.tif").is_file() and (SHARED / "pool" / "rsscn7").is_dir()
+    if not real:
+        print("real flights skipped: need the real imagery in ../shared/data, which is not here")
+    for name in ("ariel", "town"):
+        if options.only not in (None, name) or (name == "ariel" and not real):
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            case = (
+                ariel_case(folder, options.side_m, options.every)
+                if name == "ariel"
+                else town_case(folder, options.side_m, options.photos)
+            )
+            lines += measure(case, folder, options.stride_m, figures)
+    figures["peak MB, build and search"] = peak_mb()
+    print("\n" + table(HEADER, lines))
     write_json(options.json, "big_map", figures)
 
 

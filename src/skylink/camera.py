@@ -99,7 +99,7 @@ class ViewRenderer:
         if reach > far:
             ground_e, ground_n = (a * u + (b * v + c) for a, b, c in to_ground[:2])
             visible &= ground_e**2 + ground_n**2 < far**2
-        inverse = 1 / np.where(visible, depth, 1.0)
+        inverse = 1 / np.maximum(depth, 1e-6)
         px *= inverse
         py *= inverse
         visible &= (px >= -0.5) & (px <= self.width_px - 0.5)
@@ -107,7 +107,7 @@ class ViewRenderer:
         map_x = ((px + 0.5) * scale_x - 0.5).astype(np.float32)
         map_y = ((py + 0.5) * scale_y - 0.5).astype(np.float32)
         warped = cv2.remap(source, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        warped[~visible] = 0
+        warped = cv2.bitwise_and(warped, warped, mask=visible.view(np.uint8))
         return View(image=np.asarray(warped, np.uint8), mask=visible, gsd_m=gsd_m, pose=pose)
 
     def _source(self, pose: CameraPose, gsd_m: float) -> NDArray[np.uint8]:

@@ -1,13 +1,15 @@
 """A part of the map made ready for dense search: normalised features and their spectra.
 
-Every cell's feature vector is standardised by the map's own channel mean and deviation and scaled
-to unit length; a query's cells likewise, where the view is valid. The match score is the mean
-cosine of the two times the square root of the view's valid share (`_weight` says why).
+Every cell's feature vector is standardised by the map's own channel mean and deviation, projected
+by a trained encoder's dense head if there is one, and scaled to unit length; a query's cells
+likewise, where the view is valid. The match score is the mean cosine of the two times the square
+root of the view's valid share (`weigh` says why).
 Method and figures: docs/log.md, 2026-11-22.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +23,20 @@ from skylink.encoder import Encoder, cell_masks, fill_invalid
 from skylink.types import View
 
 if TYPE_CHECKING:
+    from skylink.embedded.encoder import CellProjection
     from skylink.gallery import FeatureRaster, LevelStatistics
 
 Floats = NDArray[np.float32]
 
 FULL_SPECTRA_BYTES = 192_000_000
-"""Above this the whole map is searched in COARSE_CHANNELS, and only its peaks in all channels."""
+"""Maps whose spectra would need more are searched in COARSE_CHANNELS under few poses, too."""
 
 COARSE_CHANNELS = 32
 """Principal channels of the coarse pass. Alone they cost a prototype 5 points of recall on
 real flights; with the peaks scored again in all channels nothing is lost (docs/log.md)."""
+
+SAMPLE = 16_384
+"""Cells of a map, at least, that the directions of its coarse pass are found from."""
 
 MIN_VALID_CELLS = 12
 """A view with fewer valid cells matches anything by chance."""
@@ -41,9 +47,13 @@ class Normaliser:
 
     Args:
         statistics: of the gallery's level.
+        project: a trained encoder's `relational_cells`, applied to standardised cells.
+
+    Attributes:
+        channels: of the vectors that `unit` gives.
     """
 
-    def __init__(self, statistics: LevelStatistics) -> None:
+    def __init__(self, statistics: LevelStatistics, project: CellProjection | None = None) -> None:
         covariance = np.asarray(statistics.feature_covariance, np.float64)
         deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
         self._mean = np.asarray(statistics.feature_mean, np.float32)
@@ -51,20 +61,50 @@ class Normaliser:
         correlation = covariance / np.outer(deviation, deviation)
         _, vectors = np.linalg.eigh(correlation)
         self._basis = np.ascontiguousarray(vectors[:, ::-1][:, :COARSE_CHANNELS], np.float32)
+        self._project = project
+        self.channels = len(self._mean) if project is None else project.cell_channels
 
     def unit(self, features: NDArray[np.floating], valid: NDArray[np.bool_]) -> Floats:
         """(..., C) float32 unit vectors; zero where not valid (...,)."""
         out = np.asarray(features, np.float32) - self._mean
         out *= self._scale
+        if self._project is not None:
+            return self._project.relational_cells(out, np.asarray(valid, bool))
         norm = np.linalg.norm(out, axis=-1, keepdims=True)
         out *= valid[..., None] / np.maximum(norm, 1e-6)
         return np.asarray(out, dtype=np.float32)
 
-    def coarse(self, unit: Floats) -> Floats:
-        """(..., COARSE_CHANNELS) float32: principal components of unit vectors, unit again."""
-        out = unit @ self._basis
+    def basis(self, unit: NDArray[np.floating]) -> Floats:
+        """(channels, COARSE_CHANNELS) principal directions of the map's unit vectors.
+
+        Args:
+            unit: (rows, columns, channels) of the map. What projected cells spread along is not
+                known from the statistics: it is taken from some SAMPLE of them.
+        """
+        if self._project is None:
+            return self._basis
+        step = max(1, math.isqrt(unit.shape[0] * unit.shape[1] // SAMPLE))
+        some = unit[::step, ::step].reshape(-1, unit.shape[-1]).astype(np.float64)
+        _, vectors = np.linalg.eigh(some.T @ some)
+        return np.ascontiguousarray(vectors[:, ::-1][:, :COARSE_CHANNELS], np.float32)
+
+    def coarse(self, unit: Floats, basis: Floats | None = None) -> Floats:
+        """(..., COARSE_CHANNELS) float32: principal components of unit vectors, unit again.
+
+        Args:
+            unit: (..., channels).
+            basis: of the map, see `basis`; None: the statistics' own.
+        """
+        out = unit @ (self._basis if basis is None else basis)
         norm = np.linalg.norm(out, axis=-1, keepdims=True)
         return np.asarray(out / np.maximum(norm, 1e-6), dtype=np.float32)
+
+
+def normaliser_for(statistics: LevelStatistics, encoder: Encoder) -> Normaliser:
+    """Of a level, with the encoder's dense head if it has one."""
+    from skylink.embedded.encoder import CellProjection
+
+    return Normaliser(statistics, encoder if isinstance(encoder, CellProjection) else None)
 
 
 @dataclass(frozen=True)
@@ -81,7 +121,7 @@ class Kernels:
     usable: NDArray[np.bool_]
 
 
-def _weight(counts: NDArray[np.intp], side: int) -> Floats:
+def weigh(counts: NDArray[np.intp], side: int) -> Floats:
     """(H, 1, 1, 1) what a sum of cosines over `counts` cells is multiplied by to make a score.
 
     1 / sqrt(n * k^2): the mean cosine times the square root of the view's valid share. The mean
@@ -101,7 +141,7 @@ def make_kernels(views: Sequence[View], encoder: Encoder, normaliser: Normaliser
     valid = cell_masks(masks, encoder.stride_px) > 0
     counts = valid.sum(axis=(1, 2))
     values = normaliser.unit(encoder.feature_map(images), valid)
-    values *= _weight(counts, views[0].mask.shape[0] // encoder.stride_px)
+    values *= weigh(counts, views[0].mask.shape[0] // encoder.stride_px)
     return Kernels(values=values, usable=counts >= MIN_VALID_CELLS)
 
 
@@ -116,7 +156,7 @@ class DenseMap:
     Attributes:
         area, level: set by the loader.
         cell_m: metres a cell.
-        channels: of the whole-map pass: all, or COARSE_CHANNELS on large maps.
+        all_channels: whether `everywhere` can use all of them; large maps have COARSE_CHANNELS.
     """
 
     def __init__(self, raster: FeatureRaster, normaliser: Normaliser, kernel: int) -> None:
@@ -129,7 +169,7 @@ class DenseMap:
         self._normaliser = normaliser
         # float16 keeps a 100 km2 map in some 170 MB; rows at a time bound the temporary copies
         shape = tuple(n + 2 * (self._pad + 2) for n in raster.values.shape[:2])
-        self._unit = np.zeros((*shape, raster.values.shape[2]), np.float16)
+        self._unit = np.zeros((*shape, normaliser.channels), np.float16)
         inner = self._unit[self._pad + 2 : -self._pad - 2, self._pad + 2 : -self._pad - 2]
         for top in range(0, len(inner), 64):
             rows = slice(top, top + 64)
@@ -138,32 +178,51 @@ class DenseMap:
         cells = inner.shape[0] * inner.shape[1]
         bytes_a_channel = cells * 8 * (64 / (65 - kernel)) ** 2 / 2
         self.all_channels = bytes_a_channel * inner.shape[2] <= FULL_SPECTRA_BYTES
-        self.channels = inner.shape[2] if self.all_channels else COARSE_CHANNELS
 
     @cached_property
-    def spectral(self) -> SpectralMap:
-        """Spectra for the whole-map pass, made on first use and kept."""
-        if self.all_channels:
-            return SpectralMap(self._inner, self.kernel)
-        coarse = np.empty((*self._inner.shape[:2], COARSE_CHANNELS), np.float16)
+    def _fine(self) -> SpectralMap:
+        return SpectralMap(self._inner, self.kernel)
+
+    @cached_property
+    def _basis(self) -> Floats:
+        return self._normaliser.basis(self._inner)
+
+    @cached_property
+    def _coarse(self) -> SpectralMap:
+        channels = min(COARSE_CHANNELS, self._inner.shape[2])
+        coarse = np.empty((*self._inner.shape[:2], channels), np.float16)
         for top in range(0, len(coarse), 64):
             rows = slice(top, top + 64)
-            coarse[rows] = self._normaliser.coarse(self._inner[rows].astype(np.float32))
+            coarse[rows] = self._normaliser.coarse(
+                self._inner[rows].astype(np.float32), self._basis
+            )
         return SpectralMap(coarse, self.kernel)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, spectra included once they are made."""
-        spectra = self.spectral.nbytes if "spectral" in self.__dict__ else 0
-        return self._unit.nbytes + spectra
+        made: list[SpectralMap] = [
+            self.__dict__[name] for name in ("_fine", "_coarse") if name in self.__dict__
+        ]
+        return self._unit.nbytes + sum(spectra.nbytes for spectra in made)
 
-    def everywhere(self, kernels: Floats) -> Floats:
-        """(H, rows, columns) float32 match scores (approximate in the coarse pass)."""
-        if self.all_channels:
-            return self.spectral.correlate(kernels)
+    def prepare(self, *, coarse: bool) -> None:
+        """Make the spectra that `everywhere` needs, once; they are kept."""
+        _ = self._coarse if coarse or not self.all_channels else self._fine
+
+    def everywhere(self, kernels: Floats, *, coarse: bool = False) -> Floats:
+        """(H, rows, columns) float32 match scores.
+
+        Args:
+            kernels: (H, k, k, C), see `Kernels`.
+            coarse: in COARSE_CHANNELS, three times as fast; large maps know no other way. Scores
+                are then approximate, and `around` gives exact ones.
+        """
+        if self.all_channels and not coarse:
+            return self._fine.correlate(kernels)
         counts = (np.abs(kernels).sum(-1) > 0).sum((1, 2))
-        coarse = self._normaliser.coarse(kernels) * _weight(counts, self.kernel)
-        return self.spectral.correlate(np.asarray(coarse, np.float32))
+        values = self._normaliser.coarse(kernels, self._basis) * weigh(counts, self.kernel)
+        return self._coarse.correlate(np.asarray(values, np.float32))
 
     def around(self, kernel: Floats, row: int, column: int) -> Floats:
         """(5, 5) float32 exact scores in all channels around surface index (row, column)."""

@@ -34,6 +34,7 @@ from skylink.types import Telemetry
 MAX_XMP_BYTES = 1_000_000
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+_GPS_ALTITUDE = 6
 _ORIENTATION = 0x0112
 _FOCAL_LENGTH, _FOCAL_35MM, _DIGITAL_ZOOM = 0x920A, 0xA405, 0xA404
 _PLANE_X, _PLANE_UNIT = 0xA20E, 0xA210
@@ -92,6 +93,9 @@ def read_telemetry(photo: str | Path | Image.Image) -> tuple[Telemetry, list[str
     values["relative_altitude_m"] = _first(
         xmp, "drone-dji:RelativeAltitude", "Camera:AboveGroundAltitude"
     )
+    above_sea = _number(gps.get(_GPS_ALTITUDE))
+    if values["relative_altitude_m"] is None and above_sea is not None:
+        notes.append(f"GPS altitude ({above_sea:.0f} m) left out: it is above sea level")
     heading, tilt = _attitude(xmp, gps, notes)
     values["heading_deg"], values["camera_tilt_from_nadir_deg"] = heading, tilt
     upright = photo.size if _as_orientation(main) < 5 else photo.size[::-1]

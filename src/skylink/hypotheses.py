@@ -10,7 +10,7 @@ above take-off, not above the ground in view, so even a known altitude is tried 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +26,15 @@ HEADINGS = 24
 """Headings tried where the heading is unknown: 15 degrees apart. A heading wrong by 10 degrees
 cost a prototype 13 points of recall on real flights; refinement closes the 7.5 that remain."""
 
+HEADINGS_A_VIEW = 3
+"""Neighbouring headings that share an encoded view (turning.py), where the heading is unknown."""
+
 UNKNOWN_TILTS_DEG = (0.0, 45.0)
 """Tilts tried where the tilt is unknown: mapping flights look down, most others half ahead."""
 
-UNKNOWN_WIDTHS = (0.7, 1.0, 1.45, 2.1)
-"""Ground widths tried where the altitude is unknown, as multiples of the level's tile."""
+UNKNOWN_WIDTHS = (1.0, 1.45, 0.7, 2.1)
+"""Ground widths tried where the altitude is unknown, as multiples of the level's tile, most likely
+first: galleries are built for the width that photos show."""
 
 ASSUMED_HFOV_DEG = 70.0
 """Field of view where it is unknown. Only its product with the altitude matters for a photo taken
@@ -39,7 +43,7 @@ straight down, and that is searched."""
 COMPASS_STEP_DEG = 4.0
 """A known heading is refined by this much around the best places: what compasses are off by."""
 
-MAX_HYPOTHESES = 400
+MAX_HYPOTHESES = 480
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +77,29 @@ class Hypotheses:
 
     Attributes:
         poses: the grid, most likely first.
+        turns_deg: for each pose, how far its heading is from that of the view that is encoded for
+            it: neighbours share a view (turning.py).
         heading_step_deg, altitude_step, tilt_step_deg: half a grid spacing, what the grid leaves
             open (altitude as a factor > 1).
         aligned: every part of the pose came from telemetry.
         words: for people: "24 headings x 3 altitudes".
+        pose_from: where each part of the pose (heading, altitude, tilt, fov) comes from: `known`,
+            `within` a stated error, `searched`, or, the field of view, `assumed`.
     """
 
     poses: Sequence[CameraPose]
+    turns_deg: Sequence[float]
     heading_step_deg: float
     altitude_step: float
     tilt_step_deg: float
     aligned: bool
     words: str
+    pose_from: Mapping[str, str]
+
+    def view(self, index: int) -> CameraPose:
+        """The pose whose view is encoded for pose `index`."""
+        pose, turn = self.poses[index], self.turns_deg[index]
+        return _changed(pose, "heading_deg", pose.heading_deg - turn) if turn else pose
 
 
 def _spread(error: float, spacing: float) -> list[float]:
@@ -114,6 +129,8 @@ def hypotheses(
     if known_heading is None:
         heading_step = 180.0 / HEADINGS
         headings = [360.0 * i / HEADINGS for i in range(HEADINGS)]
+        middle = (HEADINGS_A_VIEW - 1) / 2
+        turns = [360.0 / HEADINGS * (i % HEADINGS_A_VIEW - middle) for i in range(HEADINGS)]
         words.append(f"{HEADINGS} headings")
     elif space.heading_error_deg:
         offsets = _spread(min(space.heading_error_deg, 180.0 * 30 / 31), 12.0)  # 31 at the most
@@ -122,6 +139,8 @@ def hypotheses(
         words.append(f"{len(headings)} headings within {space.heading_error_deg:g} degrees")
     else:
         headings = [known_heading]
+    if known_heading is not None:
+        turns = [0.0] * len(headings)
 
     tilt_step = 0.0
     if known_tilt is None:
@@ -141,6 +160,14 @@ def hypotheses(
     if altitude is None:
         words.append(f"{len(UNKNOWN_WIDTHS)} altitudes")
         altitude_step = math.sqrt(UNKNOWN_WIDTHS[1] / UNKNOWN_WIDTHS[0])
+    elif space.altitude_error and known_heading is None:
+        # each tried with every heading: as few as refinement can close, in the middle of their part
+        half = max(1, math.ceil((space.altitude_error - 0.1) / 0.2 - 1e-9))
+        count = 2 * half + 1
+        altitude_step = 1 + space.altitude_error / count
+        factors = 1 + 2 * space.altitude_error / count * np.arange(-half, half + 1)
+        factors = factors[np.argsort(np.abs(factors - 1), kind="stable")]
+        words.append(f"{count} altitudes within {space.altitude_error:.0%}")
     elif space.altitude_error:
         count = max(3, 2 * math.ceil(space.altitude_error / 0.15) + 1)
         factors = np.linspace(1 - space.altitude_error, 1 + space.altitude_error, count)
@@ -156,17 +183,14 @@ def hypotheses(
         words.append(f"{len(factors)} altitudes for relief")
 
     poses = []
-    for tilt in tilts:
+    for tilt, factor in _likely_first(tilts, UNKNOWN_WIDTHS if altitude is None else factors):
         if altitude is None:
-            altitudes = [
-                altitude_for_width_m(width_m=w * tile_m, tilt_deg=tilt, hfov_deg=hfov)
-                for w in UNKNOWN_WIDTHS
-            ]
+            width_m = factor * tile_m
+            height = altitude_for_width_m(width_m=width_m, tilt_deg=tilt, hfov_deg=hfov)
         else:
-            altitudes = [altitude * float(f) for f in factors]
+            height = altitude * factor
         poses += [
-            CameraPose(altitude_m=a, heading_deg=h % 360, tilt_deg=tilt, hfov_deg=hfov)
-            for a in altitudes
+            CameraPose(altitude_m=height, heading_deg=h % 360, tilt_deg=tilt, hfov_deg=hfov)
             for h in headings
         ]
     if len(poses) > MAX_HYPOTHESES:
@@ -176,12 +200,33 @@ def hypotheses(
         )
     return Hypotheses(
         poses=poses,
+        turns_deg=turns * (len(poses) // len(turns)),
         heading_step_deg=heading_step,
         altitude_step=altitude_step,
         tilt_step_deg=tilt_step,
         aligned=telemetry.is_pose,
         words=" x ".join(words) or "one pose",
+        pose_from={
+            "heading": _source(known_heading, space.heading_error_deg),
+            "altitude": _source(altitude, space.altitude_error),
+            "tilt": _source(known_tilt, space.tilt_error_deg),
+            "fov": "assumed" if telemetry.horizontal_fov_deg is None else "known",
+        },
     )
+
+
+def _likely_first(tilts: Sequence[float], factors: Iterable[float]) -> list[tuple[float, float]]:
+    """All pairs of two lists that have the most likely first, likewise."""
+    ranked = sorted(
+        (i + j, j, i, tilt, float(factor))
+        for i, tilt in enumerate(tilts)
+        for j, factor in enumerate(factors)
+    )
+    return [(tilt, factor) for *_, tilt, factor in ranked]
+
+
+def _source(value: float | None, error: float | None) -> str:
+    return "searched" if value is None else "within" if error else "known"
 
 
 def neighbours(pose: CameraPose, around: Hypotheses) -> list[CameraPose]:

@@ -34,12 +34,17 @@ class Retriever(Protocol):
 
 
 def make_retriever(
-    name: str, gallery: Gallery, encoder: Encoder, space: SearchSpace | None = None
+    name: str,
+    gallery: Gallery,
+    encoder: Encoder,
+    space: SearchSpace | None = None,
+    *,
+    time_budget_s: float | None = None,
 ) -> Retriever:
     """The retriever of a name; `auto` takes dense search wherever the encoder has feature maps.
 
     Raises:
-        OptionError: unknown name.
+        OptionError: unknown name, or a time budget that is not positive.
         GalleryError: dense search asked of a gallery without feature rasters.
     """
     from skylink.retrievers.dense import DenseRetriever
@@ -55,7 +60,8 @@ def make_retriever(
             "gives descriptors only",
             hint="use --retriever descriptor",
         )
-    descriptor = DescriptorRetriever(gallery, encoder, space)
     if name == "descriptor" or not has_features:
-        return descriptor
-    return DenseRetriever(gallery, encoder, space, regions=descriptor)
+        return DescriptorRetriever(gallery, encoder, space, time_budget_s=time_budget_s)
+    half = None if time_budget_s is None else time_budget_s / 2  # the search needs the other half
+    regions = DescriptorRetriever(gallery, encoder, space, time_budget_s=half)
+    return DenseRetriever(gallery, encoder, space, regions=regions, time_budget_s=time_budget_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from skylink.encoder import load_encoder
 from skylink.errors import GalleryError, OptionError
 from skylink.gallery import Gallery
 from skylink.geo import distance_m
-from skylink.hypotheses import HEADINGS
+from skylink.hypotheses import HEADINGS, SearchSpace
 from skylink.queries import QueryRow
 from skylink.retriever import make_retriever
 from skylink.retrievers import dense as dense_module
+from skylink.retrievers import parts
 from skylink.retrievers.dense import SEPARATION, DenseRetriever
 from skylink.types import Candidate, Prior, Query, Retrieval, Telemetry
 
@@ -128,8 +130,6 @@ def test_the_coarse_pass_agrees_with_the_full_one(
     for query in town_queries[:3]:
         a, b = (r.retrieve(query, 1).candidates[0] for r in (retriever, coarse))
         assert (a.x_m, a.y_m, a.score) == pytest.approx((b.x_m, b.y_m, b.score), abs=1e-3)
-    (quick,) = coarse._whole.values()
-    assert not quick.all_channels
     assert coarse.nbytes < retriever.nbytes
 
 
@@ -284,14 +284,14 @@ def test_two_areas_are_both_searched(hills: Scene, tmp_path: Path) -> None:
 def test_large_maps_are_searched_where_descriptors_say(
     gallery: Gallery, hills: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense_module, "DENSE_CELLS", 100)
+    monkeypatch.setattr(parts, "DENSE_CELLS", 100)
     monkeypatch.setattr(dense_module, "REGIONS", 4)
     chosen = dense(gallery, scene_encoder())
     photo = hills.photo(col=240, row=240)
     retrieval = chosen.retrieve(photo, 10)
     assert "regions that descriptors chose" in retrieval.searched
     assert error_m(retrieval.candidates[0], hills.point(col=240, row=240)) < 5
-    assert not chosen._whole  # nothing of the whole map was loaded
+    assert not chosen.nbytes  # nothing of the whole map was loaded
     alone = DenseRetriever(gallery, scene_encoder(), chosen._space)
     assert alone.retrieve(photo, 10).candidates == []
 
@@ -321,3 +321,98 @@ def test_names(gallery: Gallery, hills: Scene, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="no feature raster") as refused:
         make_retriever("dense", bare, flat)
     assert "--retriever descriptor" in (refused.value.hint or "")
+
+
+# within a time budget
+
+
+class Ticking:
+    """A second passes whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def budgeted(gallery: Gallery, seconds: float | None) -> DenseRetriever:
+    return DenseRetriever(
+        gallery, scene_encoder(), SearchSpace(), time_budget_s=seconds, clock=Ticking()
+    )
+
+
+@pytest.fixture(scope="module")
+def blind(hills: Scene) -> Query:
+    """A photo of which nothing is known: 192 poses, in batches of 24."""
+    return dataclasses.replace(hills.photo(col=200, row=200), telemetry=Telemetry())
+
+
+def test_an_infinite_budget_is_none(quick: DenseRetriever, gallery: Gallery, blind: Query) -> None:
+    free, infinite = (r.retrieve(blind, 10) for r in (quick, budgeted(gallery, math.inf)))
+    assert free.candidates == infinite.candidates
+    assert (free.searched, free.cut) == (infinite.searched, False)
+    assert infinite.poses_tried == infinite.poses_planned == 192
+
+
+def test_a_cut_search_says_so(gallery: Gallery, blind: Query) -> None:
+    tried = []
+    for seconds in (1.0, 6.0, 9.0, 20.0):
+        cut = budgeted(gallery, seconds).retrieve(blind, 10)
+        assert cut.candidates
+        assert cut.poses_tried % dense_module.BATCH == 0
+        assert cut.poses_planned == 192
+        assert cut.cut is (cut.poses_tried < 192)
+        said = f"; cut by the time budget: {cut.poses_tried} of 192 poses in "
+        assert (said in cut.searched) is cut.cut
+        tried.append(cut.poses_tried)
+    assert tried[0] == dense_module.BATCH  # one batch is always tried
+    assert tried == sorted(tried)
+    assert dense_module.BATCH < tried[1] < tried[2] < tried[3] == 192
+
+
+def test_a_cut_search_is_the_same_each_time(gallery: Gallery, blind: Query) -> None:
+    one, two = (budgeted(gallery, 6.0).retrieve(blind, 10) for _ in range(2))
+    assert (one.candidates, one.searched) == (two.candidates, two.searched)
+
+
+def test_the_likeliest_poses_are_the_ones_tried(
+    gallery: Gallery, hills: Scene, quick: DenseRetriever
+) -> None:
+    """A photo as wide as a tile, straight down: the first batch finds it."""
+    photo = hills.photo(col=200, row=240, width_m=96, heading_deg=100.0)
+    photo = dataclasses.replace(photo, telemetry=Telemetry())
+    cut = budgeted(gallery, 1.0).retrieve(photo, 5)
+    assert cut.poses_tried == dense_module.BATCH
+    assert error_m(cut.candidates[0], hills.point(col=200, row=240)) < 10
+    assert cut.candidates[0].score > 0.6
+
+
+def test_refinement_takes_what_is_left(
+    gallery: Gallery, blind: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All poses done, no time for refinement: cut as well."""
+    monkeypatch.setattr(dense_module, "SWEEP_SHARE", 1.0)  # nothing is kept for it
+    found = [budgeted(gallery, float(s)).retrieve(blind, 3) for s in range(8, 24)]
+    whole = [r for r in found if r.poses_tried == 192]
+    assert [r.cut for r in whole] == sorted((r.cut for r in whole), reverse=True)
+    assert {r.cut for r in whole} == {True, False}
+    best = [r.candidates[0].score for r in whole]
+    assert best == sorted(best)
+    assert best[0] < best[-1]
+
+
+def test_doubting_a_heading_costs_time_too(
+    hills: Scene, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_module, "UNSURE", 2.0)  # every heading is doubted
+    photo = hills.photo(col=240, row=240)
+    asked = [budgeted(gallery, seconds).retrieve(photo, 3) for seconds in (2.0, 100.0)]
+    assert [r.poses_planned for r in asked] == [3, 3 + HEADINGS]
+    assert [r.cut for r in asked] == [True, False]
+
+
+def test_no_budget_is_negative(gallery: Gallery) -> None:
+    with pytest.raises(OptionError, match="not positive"):
+        budgeted(gallery, 0.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from scene_helpers import Scene, descriptor, error_m, scene, scene_encoder, scen
 from skylink.encoder import load_encoder
 from skylink.gallery import Gallery
 from skylink.geo import distance_m
+from skylink.hypotheses import SearchSpace
 from skylink.index import create_ann_index
 from skylink.retrievers import descriptor as descriptor_module
 from skylink.retrievers.descriptor import DescriptorRetriever
-from skylink.types import Prior, Query, Telemetry
+from skylink.types import Prior, Query, Retrieval, Telemetry
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +178,26 @@ def test_levels_and_areas(hills: Scene, tmp_path: Path) -> None:
             assert min(error_m(c, place.point(col=240, row=240)) for c in found[:3]) < 30
             areas.add(found[0].area)
     assert areas == {0, 1}
+
+
+def test_a_time_budget_ends_between_batches(
+    hills: Scene, gallery: Gallery, retriever: DescriptorRetriever
+) -> None:
+    photo = dataclasses.replace(hills.photo(col=240, row=240), telemetry=Telemetry())
+    seconds = itertools.count()
+
+    def within(budget_s: float) -> Retrieval:
+        made = DescriptorRetriever(
+            gallery, scene_encoder(), SearchSpace(),
+            time_budget_s=budget_s, clock=lambda: float(next(seconds)),
+        )  # fmt: skip
+        return made.retrieve(photo, 5)
+
+    free, infinite = retriever.retrieve(photo, 5), within(math.inf)
+    assert (free.candidates, free.searched) == (infinite.candidates, infinite.searched)
+    assert (free.poses_tried, free.poses_planned, free.cut) == (192, 192, False)
+    least, some = within(0.1), within(4.0)
+    assert (least.poses_tried, least.cut) == (descriptor_module.BATCH, True)
+    assert descriptor_module.BATCH < some.poses_tried < 192
+    assert f"{some.poses_tried} of 192 poses" in some.searched
+    assert least.candidates

@@ -1,35 +1,42 @@
 """Dense map search: correlate the photo's feature map with the map's, under every pose in question.
 
-    poses in question (hypotheses) -> views -> kernels
-    whole map: one FFT correlation of all kernels           -> a score for each place, best pose
+    poses in question (hypotheses) -> views -> kernels, neighbouring headings from one view
+    whole map: FFT correlation, batch by batch, in few channels where poses are many
+                                                            -> a score for each place, best pose
     peaks, non-maximum suppressed, scored in all channels   -> a few places
     poses between the grid's, around the best of them       -> sub-cell position, refined pose
 
-Where the map is too large for that, descriptors choose regions, and those are searched.
+Where the map is too large for that, descriptors choose regions, and those are searched. A time
+budget ends the search between batches, the most likely poses first.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from skylink.budget import Clock, TimeBudget
 from skylink.camera import ViewRenderer
-from skylink.densemap import DenseMap, Kernels, Normaliser, make_kernels
+from skylink.densemap import Kernels, make_kernels
+from skylink.embedded.encoder import CellProjection
 from skylink.encoder import Encoder
 from skylink.geo import distance_m
 from skylink.hypotheses import Hypotheses, SearchSpace, choose_level, hypotheses, neighbours
-from skylink.retriever import DENSE_CELLS, Retriever
+from skylink.retriever import Retriever
+from skylink.retrievers.parts import MapParts
 from skylink.retrievers.peaks import Peak, find_peaks, separate
+from skylink.retrievers.sweep import Sweep
+from skylink.turning import turned
 from skylink.types import CameraPose, Candidate, Prior, Query, Retrieval, Surface
 
 if TYPE_CHECKING:
     from skylink.gallery import Gallery
-    from skylink.tiling import Bounds
 
 UNSURE, FITS_BETTER = 0.13, 0.03
 """Below this score the given heading is doubted; another one is taken if it fits better by that.
@@ -51,7 +58,18 @@ REGIONS = 30
 """Tiles that choose where to correlate on maps too large to be searched whole."""
 
 BATCH = 24
-"""Hypotheses correlated at once: bounds the memory of their surfaces."""
+"""Hypotheses encoded and correlated at once: bounds the memory of their surfaces, and how much a
+time budget can be overrun."""
+
+FEW_POSES = 72
+"""More poses than these are correlated in few channels first, in a third of the time. With fewer,
+encoding costs more than that saves, and few channels lose some places (docs/log.md)."""
+
+EXACT_PLACES = 5
+"""Best places whose turned views are encoded as they are, so that their scores are exact."""
+
+SWEEP_SHARE = 0.75
+"""Of a time budget, for the pass over the map; what is left is for refinement."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,7 @@ class _Found:
     peaks: list[Peak]
     surface: Surface | None
     words: str
+    poses_tried: int
 
     @property
     def best(self) -> float:
@@ -75,6 +94,12 @@ class DenseRetriever:
         encoder: the one that built it.
         space: how far telemetry may be off.
         regions: proposes tiles where the map is too large to be searched whole.
+        time_budget_s: seconds for each photo, without what is done once for a map; None: no limit.
+            One batch of poses is always tried.
+        clock: for the budget.
+
+    Raises:
+        OptionError: a time budget that is not positive.
     """
 
     name = "dense"
@@ -86,17 +111,19 @@ class DenseRetriever:
         space: SearchSpace,
         *,
         regions: Retriever | None = None,
+        time_budget_s: float | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         self._gallery, self._encoder, self._space = gallery, encoder, space
         self._regions = regions
-        self._kernel = encoder.input_px // encoder.stride_px
-        self._normalisers: dict[int, Normaliser] = {}
-        self._whole: dict[tuple[int, int], DenseMap] = {}
+        self._parts = MapParts(gallery, encoder)
+        self._time_budget_s, self._clock = time_budget_s, clock
+        TimeBudget(time_budget_s)  # refuses what is no budget now, not at the first photo
 
     @property
     def nbytes(self) -> int:
         """Bytes of features and spectra held for the whole map."""
-        return sum(m.nbytes for m in self._whole.values())
+        return self._parts.nbytes
 
     def retrieve(self, query: Query, k: int, prior: Prior | None = None) -> Retrieval:
         """Candidates with a pose, at least SEPARATION of a tile apart; see `Retriever`.
@@ -104,158 +131,130 @@ class DenseRetriever:
         Where nothing on the map fits the telemetry well, its heading is doubted: compasses fail
         more often than maps (on real flights 8 % of the frames had a wrong heading).
         """
+        budget = TimeBudget(self._time_budget_s, self._clock)
         tiles_m = [level.tile_m for level in self._gallery.levels]
         level = choose_level(query.telemetry, tiles_m)
         tried = hypotheses(query.telemetry, self._space, tile_m=tiles_m[level])
-        found = self._attempt(query, k, level, tried, prior)
+        found = self._attempt(query, k, level, tried, prior, budget)
+        count, planned = found.poses_tried, len(tried.poses)
         known = query.telemetry.heading_deg
-        if known is not None and self._space.heading_error_deg is None and found.best < UNSURE:
+        doubted = known is not None and self._space.heading_error_deg is None
+        unsure, fits_better = _doubts(self._encoder)
+        if doubted and found.best < unsure and budget.allows():
             unknown = query.telemetry.without("heading_deg")
             every = hypotheses(unknown, self._space, tile_m=tiles_m[level])
-            other = self._attempt(query, k, level, every, prior)
-            if other.best > found.best + FITS_BETTER:
+            other = self._attempt(query, k, level, every, prior, budget)
+            count, planned = count + other.poses_tried, planned + len(every.poses)
+            if other.best > found.best + fits_better:
                 words = f"{other.words}, since the given heading of {known:.0f} degrees did not fit"
                 tried, found = every, replace(other, words=words)
+        words = found.words
+        if budget.cut:
+            words += f"; cut by the time budget: {count} of {planned} poses"
+            words += f" in {budget.elapsed_s:.1f} s"
         return Retrieval(
             candidates=[self._candidate(p, i, level) for i, p in enumerate(found.peaks[:k])],
             surface=found.surface,
-            searched=found.words,
+            searched=words,
             retriever=self.name,
             aligned=tried.aligned,
+            poses_tried=count,
+            poses_planned=planned,
+            cut=budget.cut,
+            pose_from=tried.pose_from,
         )
 
     def _attempt(
-        self, query: Query, k: int, level: int, tried: Hypotheses, prior: Prior | None
+        self,
+        query: Query,
+        k: int,
+        level: int,
+        tried: Hypotheses,
+        prior: Prior | None,
+        budget: TimeBudget,
     ) -> _Found:
         """Search the map under these hypotheses and refine the best places."""
         separation = SEPARATION * self._gallery.levels[level].tile_m
         renderer = ViewRenderer(query.image)
-        kernels = self._kernels(renderer, tried.poses, level)
         words = tried.words
-        maps = self._maps(level, prior, max(pose.forward_m for pose in tried.poses))
+        coarse = len(tried.poses) > FEW_POSES
+        reach_m = max(pose.forward_m for pose in tried.poses)
+        # loading and transforming the whole map is done once, and no photo's time
+        with budget.paused() if prior is None else nullcontext():
+            maps = self._parts.whole(level, prior, reach_m, coarse=coarse)
         if maps is None:
-            maps = self._chosen(query, level, prior)
+            tiles = self._regions.retrieve(query, REGIONS, prior) if self._regions else None
+            maps = self._parts.around(tiles.candidates if tiles else [], level)
             words += f", in the {len(maps)} regions that descriptors chose"
+        sweeps = [Sweep(m, area, prior, coarse=coarse) for area, m in maps]
+        batches: list[Kernels] = []
+        for first in range(0, len(tried.poses), BATCH):
+            if not budget.allows(SWEEP_SHARE) and batches:
+                break
+            poses = tried.poses[first : first + BATCH]
+            batches.append(self._tried(renderer, tried, range(first, first + len(poses)), level))
+            for sweep in sweeps:
+                sweep.add(batches[-1], poses, first)
+        kernels = np.concatenate([batch.values for batch in batches])
         peaks: list[Peak] = []
-        surface: Surface | None = None
-        for area, dense_map in maps:
-            best, argbest = self._search(dense_map, area, kernels, tried, prior)
+        for sweep in sweeps:
             peaks += find_peaks(
-                dense_map, area, best, argbest, kernels.values, tried.poses,
-                separation_m=separation, k=k,
+                sweep.dense_map, sweep.area.index, sweep.best, sweep.argbest, kernels, tried.poses,
+                separation_m=separation, k=k, exact=sweep.exact,
             )  # fmt: skip
-            if surface is None or best.max() > surface.score.max():
-                surface = Surface(
-                    score=best, x0_m=dense_map.x0_m, y0_m=dense_map.y0_m,
-                    cell_m=dense_map.cell_m, frame=self._gallery.areas[area].frame, area=area,
-                )  # fmt: skip
         peaks = separate([p for p in peaks if self._allowed(p, prior)], separation_m=separation)
-        peaks = self._refine(peaks, renderer, tried, level, prior)
-        return _Found(peaks=peaks, surface=surface, words=words)
+        peaks = self._exact(peaks, renderer, tried, level, separation, prior)
+        peaks = self._refine(peaks, renderer, tried, level, prior, budget)
+        highest = max(sweeps, key=lambda sweep: float(sweep.best.max()), default=None)
+        return _Found(
+            peaks=peaks,
+            surface=highest.surface if highest else None,
+            words=words,
+            poses_tried=len(kernels),
+        )
 
-    def _normaliser(self, level: int) -> Normaliser:
-        if level not in self._normalisers:
-            self._normalisers[level] = Normaliser(self._gallery.statistics(level))
-        return self._normalisers[level]
+    def _tried(
+        self, renderer: ViewRenderer, tried: Hypotheses, indices: Sequence[int], level: int
+    ) -> Kernels:
+        """Kernels of some hypotheses; those that share a view are turned from it."""
+        views = {tried.view(index): None for index in indices}
+        encoded = self._kernels(renderer, list(views), level)
+        place = {view: at for at, view in enumerate(views)}
+        shape = (len(indices), *encoded.values.shape[1:])
+        made = Kernels(values=np.empty(shape, np.float32), usable=np.zeros(len(indices), bool))
+        for turn in {tried.turns_deg[index] for index in indices}:
+            rows = [row for row, index in enumerate(indices) if tried.turns_deg[index] == turn]
+            at = [place[tried.view(indices[row])] for row in rows]
+            part = turned(Kernels(values=encoded.values[at], usable=encoded.usable[at]), turn)
+            made.values[rows], made.usable[rows] = part.values, part.usable
+        return made
+
+    def _exact(
+        self,
+        peaks: list[Peak],
+        renderer: ViewRenderer,
+        tried: Hypotheses,
+        level: int,
+        separation: float,
+        prior: Prior | None,
+    ) -> list[Peak]:
+        """The best peaks scored again by views of their own, where theirs were turned."""
+        shared = {p for p, turn in zip(tried.poses, tried.turns_deg, strict=True) if turn}
+        own = list(dict.fromkeys(p.pose for p in peaks[:EXACT_PLACES] if p.pose in shared))
+        if not own:
+            return peaks
+        kernels = self._kernels(renderer, own, level)
+        for i, peak in enumerate(peaks[:EXACT_PLACES]):
+            if peak.pose in own:
+                moved = peak.moved(kernels.values[own.index(peak.pose)], peak.pose)
+                if self._allowed(moved, prior):
+                    peaks[i] = moved
+        return separate(peaks, separation_m=separation)
 
     def _kernels(self, renderer: ViewRenderer, poses: Sequence[CameraPose], level: int) -> Kernels:
         gsd, size = self._gallery.levels[level].gsd_m, self._encoder.input_px
         views = [renderer.render(pose, gsd_m=gsd, size_px=size) for pose in poses]
-        return make_kernels(views, self._encoder, self._normaliser(level))
-
-    def _maps(
-        self, level: int, prior: Prior | None, reach_m: float
-    ) -> list[tuple[int, DenseMap]] | None:
-        """What to search: whole areas, or what the prior covers; None if that is too large."""
-        maps = []
-        size = self._gallery.levels[level].tile_m
-        cell = self._gallery.levels[level].cell_m
-        for index, area in enumerate(self._gallery.areas):
-            bounds: Bounds | None = None
-            west, south, east, north = area.bounds
-            if prior is not None:
-                x, y = (float(v) for v in area.frame.to_xy(lon=prior.lon, lat=prior.lat))
-                if not math.isfinite(x + y):
-                    continue
-                margin = prior.radius_m * 1.001 + reach_m + size
-                bounds = (x - margin, y - margin, x + margin, y + margin)
-                west, south = max(west, bounds[0]), max(south, bounds[1])
-                east, north = min(east, bounds[2]), min(north, bounds[3])
-                if west >= east or south >= north:
-                    continue
-            if (east - west) * (north - south) / cell**2 > DENSE_CELLS:
-                return None
-            dense_map = self._load(index, level, bounds)
-            if dense_map is not None:
-                maps.append((index, dense_map))
-        return maps
-
-    def _load(self, area: int, level: int, bounds: Bounds | None) -> DenseMap | None:
-        if bounds is None and (area, level) in self._whole:
-            return self._whole[area, level]
-        raster = self._gallery.features(area=area, level=level, bounds=bounds)
-        if raster is None:
-            return None
-        dense_map = DenseMap(raster, self._normaliser(level), self._kernel)
-        if bounds is None:
-            self._whole[area, level] = dense_map
-        return dense_map
-
-    def _chosen(self, query: Query, level: int, prior: Prior | None) -> list[tuple[int, DenseMap]]:
-        """Regions around the best tiles, overlapping ones merged."""
-        if self._regions is None:
-            return []
-        found = self._regions.retrieve(query, REGIONS, prior).candidates
-        half = self._gallery.levels[level].tile_m
-        boxes: list[tuple[int, list[float]]] = []
-        for c in found:
-            box = [c.x_m - half, c.y_m - half, c.x_m + half, c.y_m + half]
-            for area, other in boxes:
-                if area == c.area and (
-                    box[0] < other[2] and box[2] > other[0]
-                    and box[1] < other[3] and box[3] > other[1]
-                ):  # fmt: skip
-                    other[:2] = [min(a, b) for a, b in zip(other[:2], box[:2], strict=True)]
-                    other[2:] = [max(a, b) for a, b in zip(other[2:], box[2:], strict=True)]
-                    break
-            else:
-                boxes.append((c.area, box))
-        maps = [(area, self._load(area, level, (b[0], b[1], b[2], b[3]))) for area, b in boxes]
-        return [(area, m) for area, m in maps if m is not None]
-
-    def _search(
-        self,
-        dense_map: DenseMap,
-        area: int,
-        kernels: Kernels,
-        tried: Hypotheses,
-        prior: Prior | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Best score over hypotheses at each place, and which hypothesis it was."""
-        best = np.full(dense_map.shape, -np.inf, np.float32)
-        argbest = np.zeros(dense_map.shape, np.int32)
-        usable = np.flatnonzero(kernels.usable)
-        grid = None
-        if prior is not None:
-            frame = self._gallery.areas[area].frame
-            px, py = (float(v) for v in frame.to_xy(lon=prior.lon, lat=prior.lat))
-            x, _ = dense_map.position(0, np.arange(dense_map.shape[1]))  # type: ignore[arg-type]
-            _, y = dense_map.position(np.arange(dense_map.shape[0]), 0)  # type: ignore[arg-type]
-            grid = np.asarray(x) - px, np.asarray(y)[:, None] - py
-        for start in range(0, len(usable), BATCH):
-            batch = usable[start : start + BATCH]
-            for index, scores in zip(
-                batch, dense_map.everywhere(kernels.values[batch]), strict=True
-            ):
-                if grid is not None and prior is not None:  # the prior is about the drone itself
-                    east, north = tried.poses[index].offset_m
-                    away = np.hypot(grid[0] - east, grid[1] - north)
-                    radius = max(prior.radius_m, dense_map.cell_m)  # no finer than the cells
-                    scores = np.where(away <= radius, scores, -np.inf)
-                better = scores > best
-                best[better] = scores[better]
-                argbest[better] = index
-        return best, argbest
+        return make_kernels(views, self._encoder, self._parts.normaliser(level))
 
     def _refine(
         self,
@@ -264,6 +263,7 @@ class DenseRetriever:
         tried: Hypotheses,
         level: int,
         prior: Prior | None,
+        budget: TimeBudget,
     ) -> list[Peak]:
         """Try poses between the grid's around the best peaks; twice with half the step."""
         around = tried
@@ -274,7 +274,7 @@ class DenseRetriever:
                 if peak.score > peaks[0].score - SURE
                 for pose in neighbours(peak.pose, around)
             ]
-            if not attempts:
+            if not attempts or not budget.allows():
                 break
             kernels = self._kernels(renderer, [pose for _, pose in attempts], level)
             for (i, pose), kernel, usable in zip(
@@ -314,3 +314,13 @@ class DenseRetriever:
             lon=lon, lat=lat, score=peak.score, id=f"pose-{rank}", area=peak.area, level=level,
             x_m=x, y_m=y, pose=peak.pose,
         )  # fmt: skip
+
+
+def _doubts(encoder: Encoder) -> tuple[float, float]:
+    """UNSURE and FITS_BETTER, or those of the encoder's dense head, whose scores differ."""
+    if not isinstance(encoder, CellProjection):
+        return UNSURE, FITS_BETTER
+    return (
+        UNSURE if encoder.unsure is None else encoder.unsure,
+        FITS_BETTER if encoder.fits_better is None else encoder.fits_better,
+    )

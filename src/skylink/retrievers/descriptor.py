@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skylink.budget import Clock, TimeBudget
 from skylink.camera import ViewRenderer
 from skylink.encoder import Encoder
 from skylink.geo import distance_m
 from skylink.hypotheses import SearchSpace, choose_level, hypotheses
 from skylink.index import EXACT_TILES, ExactIndex, LanceIndex, top_k
-from skylink.types import Candidate, Prior, Query, Retrieval
+from skylink.types import CameraPose, Candidate, Prior, Query, Retrieval
 
 if TYPE_CHECKING:
     from skylink.gallery import Gallery, Tiles
 
 Floats = NDArray[np.float32]
+
+BATCH = 24
+"""Poses described at once; a time budget ends between batches."""
+
+ENCODING_SHARE = 0.9
+"""Of a time budget, for describing the photo; the index takes the rest."""
 
 
 class DescriptorRetriever:
@@ -28,12 +37,27 @@ class DescriptorRetriever:
         gallery: its tiles are searched: exactly up to EXACT_TILES, by its ANN index above.
         encoder: the one that built it.
         space: how far telemetry may be off.
+        time_budget_s: seconds for each photo; None: no limit. One batch of poses is always tried.
+        clock: for the budget.
+
+    Raises:
+        OptionError: a time budget that is not positive.
     """
 
     name = "descriptor"
 
-    def __init__(self, gallery: Gallery, encoder: Encoder, space: SearchSpace) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        encoder: Encoder,
+        space: SearchSpace,
+        *,
+        time_budget_s: float | None = None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
         self._gallery, self._encoder, self._space = gallery, encoder, space
+        self._time_budget_s, self._clock = time_budget_s, clock
+        TimeBudget(time_budget_s)  # refuses what is no budget now, not at the first photo
         self._loaded: dict[int, tuple[Tiles, ExactIndex]] = {}
 
     @cached_property
@@ -42,17 +66,18 @@ class DescriptorRetriever:
 
     def retrieve(self, query: Query, k: int, prior: Prior | None = None) -> Retrieval:
         """Tiles, best first; see `Retriever`. Each carries the pose that matched it best."""
-        gallery, encoder = self._gallery, self._encoder
+        budget = TimeBudget(self._time_budget_s, self._clock)
+        gallery = self._gallery
         tiles_m = [level.tile_m for level in gallery.levels]
         level = choose_level(query.telemetry, tiles_m)
         tried = hypotheses(query.telemetry, self._space, tile_m=tiles_m[level], relief=False)
-        renderer = ViewRenderer(query.image)
-        gsd = gallery.levels[level].gsd_m
-        views = [renderer.render(p, gsd_m=gsd, size_px=encoder.input_px) for p in tried.poses]
-        statistics = gallery.statistics(level)
-        images, masks = np.stack([v.image for v in views]), np.stack([v.mask for v in views])
-        vectors = statistics.stored(encoder.encode(images, masks), encoder.parts)
-        offsets = np.array([pose.offset_m for pose in tried.poses])
+        vectors = self._describe(query, tried.poses, level, budget)
+        poses = tried.poses[: len(vectors)]
+        words = tried.words
+        if budget.cut:
+            words += f"; cut by the time budget: {len(poses)} of {len(tried.poses)} poses"
+            words += f" in {budget.elapsed_s:.1f} s"
+        offsets = np.array([pose.offset_m for pose in poses])
         reach = float(np.hypot(*offsets.T).max())
         if self._approximate and prior is None:
             tiles, scores, which = self._approximate_search(vectors, k, level)
@@ -63,13 +88,33 @@ class DescriptorRetriever:
             Candidate(
                 lon=float(tiles.lon[i]), lat=float(tiles.lat[i]), score=float(scores[i]),
                 id=str(tiles.id[i]), area=int(tiles.area[i]), level=level,
-                x_m=float(tiles.x_m[i]), y_m=float(tiles.y_m[i]), pose=tried.poses[int(which[i])],
+                x_m=float(tiles.x_m[i]), y_m=float(tiles.y_m[i]), pose=poses[int(which[i])],
             )
             for i in order
         ]  # fmt: skip
         return Retrieval(
-            candidates=candidates, searched=tried.words, retriever=self.name, aligned=tried.aligned
-        )
+            candidates=candidates, searched=words, retriever=self.name, aligned=tried.aligned,
+            poses_tried=len(poses), poses_planned=len(tried.poses),
+            cut=budget.cut, pose_from=tried.pose_from,
+        )  # fmt: skip
+
+    def _describe(
+        self, query: Query, poses: Sequence[CameraPose], level: int, budget: TimeBudget
+    ) -> Floats:
+        """(H, D) descriptors under the first H poses: as many batches as the budget allows."""
+        encoder, gsd = self._encoder, self._gallery.levels[level].gsd_m
+        renderer = ViewRenderer(query.image)
+        batches: list[Floats] = []
+        for first in range(0, len(poses), BATCH):
+            if not budget.allows(ENCODING_SHARE) and batches:
+                break
+            views = [
+                renderer.render(pose, gsd_m=gsd, size_px=encoder.input_px)
+                for pose in poses[first : first + BATCH]
+            ]
+            images, masks = np.stack([v.image for v in views]), np.stack([v.mask for v in views])
+            batches.append(encoder.encode(images, masks))
+        return self._gallery.statistics(level).stored(np.concatenate(batches), encoder.parts)
 
     def _exact_search(
         self,

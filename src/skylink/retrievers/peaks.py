@@ -70,6 +70,7 @@ def find_peaks(
     *,
     separation_m: float,
     k: int,
+    exact: bool,
 ) -> list[Peak]:
     """The highest local maxima of a surface, scored in all channels and placed within the cell.
 
@@ -78,11 +79,12 @@ def find_peaks(
         kernels, poses: of the hypotheses.
         separation_m: maxima are sought within half of this.
         k: how many candidates are asked for.
+        exact: whether the scores are of all channels already.
     """
     radius = max(1, round(separation_m / 2 / dense_map.cell_m))
     highest = cv2.dilate(best, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     rows, columns = np.nonzero((best >= highest) & np.isfinite(best))
-    count = max(EXACT_PEAKS if dense_map.all_channels else PEAKS, PEAKS_A_CANDIDATE * k)
+    count = max(EXACT_PEAKS if exact else PEAKS, PEAKS_A_CANDIDATE * k)
     order = np.argsort(-best[rows, columns], kind="stable")[:count]
     return [
         local_peak(dense_map, area, kernels[index], poses[index], int(row), int(column))
