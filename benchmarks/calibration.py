@@ -1,144 +1,281 @@
-"""Fit and check the confidence: photos on their own map, and on another place's.
+"""Fit confidence and radii, and check them: photos on their own map, and on another place's.
 
-    python benchmarks/calibration.py [--towns 2] [--photos 24] [--json FILE]
+    python benchmarks/calibration.py [--write] [--plot FILE.png] [--json FILE] [--ariel]
 
-For each scorer a logistic model of "within 50 m" from the best candidate's score and its lead is
-fitted on generated towns: photos against their own town and against the next one, with all
-telemetry and with the heading unknown. The coefficients printed are those of CALIBRATIONS in
-src/skylink/estimate.py. If ../shared/data/ariel is there, they are checked on it: real flights on
-their own map and on a town's.
+For each scorer (a retriever, or a retriever and a re-ranker: `descriptor+dense`) photos of
+generated towns, made hard (_hard_towns.py), are located on their own town's map and on the next
+one's: once with all telemetry, once without a part of it, some within a prior. The figures printed
+are of each town under coefficients fitted on the other towns; `--write` then fits on all towns and
+writes src/skylink/weights/calibration.json, scorers that did not run kept as they are. `--ariel`
+checks what is in that file on real flights, if ../shared/data/ariel is there; nothing is fitted to
+them.
+
+With --cache DIR the towns, galleries and measurements are kept: a second run only fits. Galleries
+and measurements belong to an encoder and are made anew for another one; --fresh measures again
+after other changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from _common import SHARED, table, write_json
+from _calibration_report import Tested, figures_table, plot, threshold_table
+from _common import SHARED, write_json
+from _hard_towns import SEEDS, HardTown, hard_town
 from skylink import Gallery, Localizer
+from skylink.calibration import PATH, Calibration, Cases
+from skylink.calibration_fit import Sample, fit, left_out
+from skylink.encoder import load_encoder
 from skylink.errors import SkyLinkError
-from skylink.estimate import CALIBRATIONS, lead_of
-from skylink.geo import distance_m
-from skylink.metrics import auroc, expected_calibration_error
-from skylink.queries import QueryRow, read_queries
-from skylink.town import write_inputs
+from skylink.estimate import ELSEWHERE_M, Signs, signs
+from skylink.files import write_atomic
+from skylink.geo import LocalFrame, distance_m
+from skylink.queries import read_queries
+from skylink.types import Candidate, Prior, Query, Retrieval
 
-SCORERS = {
-    "dense": {"retriever": "dense"},
-    "descriptor": {"retriever": "descriptor", "top_k": 20},
-    "descriptor+dense": {"retriever": "descriptor", "reranker": "dense", "top_k": 20},
-    "descriptor+matching": {"retriever": "descriptor", "reranker": "matching", "top_k": 20},
-}
-Samples = NDArray[np.float64]
+SCORERS = ("dense", "descriptor", "descriptor+dense", "descriptor+hog", "descriptor+matching")
+TOP_K = 20
+LESS = (("heading_deg",), ("heading_deg", "relative_altitude_m"), ("heading_deg",),
+        ("heading_deg", "relative_altitude_m", "camera_tilt_from_nadir_deg"))  # fmt: skip
+"""What photos don't know when they are located a second time, in turn."""
 
 
-def samples(gallery: Gallery, rows: Sequence[QueryRow], options: dict, own: bool) -> Samples:
-    """(N, 4): best score, lead, right (0 or 1), confidence by the present coefficients."""
-    localizer = Localizer(gallery, **options)
-    out = []
-    for row in rows:
+Found = tuple[bool, Sample]
+"""Whether the whole pose was known, and the sample."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One photo to locate: what it knows, where it is, and whether this map shows it."""
+
+    query: Query
+    prior: Prior | None
+    own: bool
+    lon: float
+    lat: float
+    group: str
+
+
+class Once:
+    """A retriever that remembers: re-rankers share its work."""
+
+    def __init__(self, retriever: Any) -> None:
+        self.retriever, self.name, self.known = retriever, retriever.name, {}
+
+    def retrieve(self, query: Query, k: int, prior: Prior | None = None) -> Retrieval:
+        key = query.name, query.telemetry, prior, k
+        if key not in self.known:
+            self.known[key] = self.retriever.retrieve(query, k, prior)
+        return self.known[key]
+
+
+def key_of(scorer: str) -> str:
+    """`descriptor+dense` -> `re-ranked by dense`."""
+    base, _, reranker = scorer.partition("+")
+    return f"re-ranked by {reranker}" if reranker else base
+
+
+def town_asks(town: HardTown, gallery: Gallery, *, own: bool) -> Iterator[Ask]:
+    """Each photo twice: with all telemetry, and with less; every third time within a prior."""
+    for k, photo in enumerate(town.photos):
+        rng = np.random.default_rng([own, *photo.name.encode()])
+        query = town.query(photo)
+        for case, unknown in enumerate(((), LESS[k % len(LESS)])):
+            told = photo.telemetry.without(*unknown)
+            prior = None
+            if (k + case) % 3 == 0:
+                radius = float(rng.uniform(120, 400))
+                lon, lat = photo.telemetry.lon, photo.telemetry.lat
+                if not own:
+                    west, south, east, north = gallery.areas[0].bounds
+                    x, y = rng.uniform((west, south), (east, north))
+                    lon, lat = gallery.areas[0].frame.point(x_m=float(x), y_m=float(y))
+                east, north = rng.uniform(-0.5, 0.5, 2) * radius
+                lon, lat = LocalFrame(lon, lat).point(x_m=float(east), y_m=float(north))
+                prior = Prior(lon=lon, lat=lat, radius_m=radius)
+            yield Ask(
+                replace(query, telemetry=told), prior, own, photo.lon, photo.lat,
+                town.folder.name,
+            )  # fmt: skip
+
+
+def ariel_asks(*, own: bool) -> Iterator[Ask]:
+    """Every twelfth frame of real flights, with all telemetry and without the heading."""
+    for row in [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][::12]:
         query = row.load()
-        for drop in ((), ("heading_deg",)):
-            asked = replace(query, telemetry=query.telemetry.without(*drop))
-            try:
-                estimate = localizer.locate(asked)
-            except SkyLinkError as error:
-                print(f"  {row.file}: {error.message}")
-                continue
-            away = distance_m(
-                lon1=estimate.lon, lat1=estimate.lat, lon2=row.ground_lon, lat2=row.ground_lat
-            )
-            right = float(own and away <= 50)
-            best = estimate.candidates[0].score
-            out.append((best, lead_of(estimate.candidates), right, estimate.confidence))
-    return np.array(out)
+        for unknown in ((), ("heading_deg",)):
+            told = replace(query, telemetry=query.telemetry.without(*unknown))
+            yield Ask(told, None, own, row.ground_lon, row.ground_lat, "ariel")
 
 
-def fit(data: Samples) -> NDArray[np.float64]:
-    """(bias, score, lead) of a ridge-regularised logistic regression, by Newton's method."""
-    scale = data[:, :2].std(axis=0) + 1e-9
-    x = np.column_stack([np.ones(len(data)), data[:, :2] / scale])
-    weights = np.zeros(3)
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (data[:, 2] - p) - 0.5 * np.array([0, *weights[1:]])
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + np.diag([1e-6, 0.5, 0.5])
-        weights = weights + np.linalg.solve(hessian, gradient)
-    return weights / np.array([1, *scale])
+def measure(localizer: Localizer, asks: Iterable[Ask]) -> Iterator[Found]:
+    """Each photo that could be located."""
+    for ask in asks:
+        try:
+            found, retrieval = localizer.locate_detailed(ask.query, prior=ask.prior)
+        except SkyLinkError as error:
+            print(f"  {ask.query.name}: {error.message}", flush=True)
+            continue
+        yield retrieval.aligned, _sample(localizer, ask, found.candidates)
+
+
+def _sample(localizer: Localizer, ask: Ask, candidates: Sequence[Candidate]) -> Sample:
+    best = candidates[0]
+    level = localizer.gallery.levels[best.level]
+    seen = signs(
+        candidates, cell_m=level.cell_m, tile_m=level.tile_m,
+        extent_m=localizer.extent_m(best, ask.prior),
+    )  # fmt: skip
+    lon, lat = np.array([(c.lon, c.lat) for c in candidates]).T
+    errors = distance_m(lon1=lon, lat1=lat, lon2=ask.lon, lat2=ask.lat)
+    away = distance_m(lon1=lon, lat1=lat, lon2=best.lon, lat2=best.lat)
+    return Sample(
+        signs=seen, own=ask.own, error_m=float(errors[0]), others_m=errors[away > ELSEWHERE_M],
+        group=ask.group,
+    )  # fmt: skip
+
+
+def save(path: Path, found: Sequence[Found]) -> None:
+    """Measurements as JSON."""
+    rows = [{"aligned": aligned, **asdict(sample)} for aligned, sample in found]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps(rows, default=np.ndarray.tolist))
+
+
+def load(path: Path) -> list[Found]:
+    """What `save` wrote."""
+    found = []
+    for row in json.loads(path.read_text()):
+        seen = row.pop("signs")
+        arrays = {name: np.array(seen.pop(name), float) for name in ("scores", "away_m")}
+        others = np.array(row.pop("others_m"), float)
+        aligned = row.pop("aligned")
+        found.append((aligned, Sample(signs=Signs(**seen, **arrays), others_m=others, **row)))
+    return found
+
+
+def localizers(scorers: Sequence[str], gallery: Gallery) -> dict[str, Localizer]:
+    """One for each scorer; those of the same base share its work."""
+    made: dict[str, Localizer] = {}
+    bases: dict[str, Once] = {}
+    for scorer in scorers:
+        base, _, reranker = scorer.partition("+")
+        found = Localizer(gallery, retriever=base, reranker=reranker or "none", top_k=TOP_K)
+        found.retriever = bases.setdefault(base, Once(found.retriever))
+        made[scorer] = found
+    return made
+
+
+def measure_towns(
+    towns: Sequence[HardTown], scorers: Sequence[str], folder: Path, *, fresh: bool
+) -> dict[str, list[Found]]:
+    """All photos by all scorers, on their own map and the next one's; what is kept is read."""
+    encoder = load_encoder("embedded").fingerprint[:12]
+    galleries = [town.gallery(encoder) for town in towns]
+    measured: dict[str, list[Found]] = {scorer: [] for scorer in scorers}
+    made: dict[int, dict[str, Localizer]] = {}  # of two maps at a time: they take memory
+    for i, town in enumerate(towns):
+        asks: dict[int, list[Ask]] = {}
+        for scorer in scorers:
+            path = folder / f"{scorer}-{encoder}-{len(towns)}x{len(town.photos)}" / f"{i}.json"
+            if fresh or not path.is_file():
+                found = []
+                for on in (i, (i + 1) % len(towns)):
+                    if on not in made:
+                        made[on] = localizers(scorers, galleries[on])
+                    if on not in asks:
+                        asks[on] = list(town_asks(town, galleries[on], own=on == i))
+                    found += measure(made[on][scorer], asks[on])
+                save(path, found)
+                print(f"  {scorer}: {town.folder.name}", flush=True)
+            measured[scorer] += load(path)
+        made.pop(i, None)
+    return measured
+
+
+def measure_ariel(town: HardTown, scorers: Sequence[str], folder: Path) -> dict[str, list[Found]]:
+    """Real flights on their own map, and on a town's."""
+    encoder = load_encoder("embedded").fingerprint[:12]
+    home = folder / f"ariel-{encoder}"
+    known = (home / "gallery.json").is_file()
+    real = Gallery.open(home) if known else Gallery.build([SHARED / "ariel/map.tif"], home)
+    on_own = localizers(scorers, real)
+    on_other = localizers(scorers, town.gallery(encoder))
+    return {
+        scorer: [
+            *measure(on_own[scorer], ariel_asks(own=True)),
+            *measure(on_other[scorer], ariel_asks(own=False)),
+        ]
+        for scorer in scorers
+    }
+
+
+def by_case(found: Sequence[Found]) -> dict[bool, list[Sample]]:
+    """Samples by whether the whole pose was known."""
+    return {known: [s for aligned, s in found if aligned is known] for known in (True, False)}
+
+
+def write(fitted: dict[str, Cases], words: str) -> None:
+    """Put coefficients into the package's file."""
+    known = Calibration.read(PATH)
+    scorers = dict(known.scorers) | {key_of(scorer): cases for scorer, cases in fitted.items()}
+    new = known.model_copy(update={"scorers": scorers, "fitted_on": words})
+    write_atomic(PATH, new.model_dump_json(indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--towns", type=int, default=2)
-    parser.add_argument("--photos", type=int, default=24)
-    parser.add_argument("--only", default="", help="scorers whose name ends so")
+    parser.add_argument("--towns", type=int, default=8)
+    parser.add_argument("--photos", type=int, default=12, help="of each town")
+    parser.add_argument("--scorers", default=",".join(SCORERS))
+    parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser.add_argument("--fresh", action="store_true", help="measure again")
+    parser.add_argument("--ariel", action="store_true", help="check the file on real flights")
+    parser.add_argument("--write", action="store_true", help=f"write {PATH.name}")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    scorers = options.scorers.split(",")
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        places = []
-        for seed in range(100, 100 + options.towns):
-            inputs = write_inputs(
-                Path(folder) / f"town{seed}", seed=seed, photos=options.photos, size_m=1000.0
-            )
-            gallery = Gallery.build([inputs.map], Path(folder) / f"gallery{seed}")
-            places.append((gallery, read_queries(inputs.queries)))
-            print(f"town {seed}: {gallery.tile_count} tiles, {options.photos} photos", flush=True)
-        real = None
-        if (SHARED / "ariel").is_dir():
-            rows = [r for r in read_queries(SHARED / "ariel/queries.csv") if r.usable][::12]
-            real = Gallery.build([SHARED / "ariel/map.tif"], Path(folder) / "ariel"), rows
-        for name, how in SCORERS.items():
-            if not name.endswith(options.only):
+    with contextlib.ExitStack() as stack:
+        cache = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        towns = [hard_town(cache, seed=s, photos=options.photos) for s in SEEDS[: options.towns]]
+        words = f"{len(towns)} generated towns made hard, {options.photos} photos each"
+        print(words, flush=True)
+        tested: dict[str, Tested] = {}
+        fitted: dict[str, Cases] = {}
+        for scorer, found in measure_towns(towns, scorers, cache, fresh=options.fresh).items():
+            cases = by_case(found)
+            try:
+                tested[scorer] = {known: (s, left_out(s)) for known, s in cases.items()}
+                fitted[scorer] = Cases(aligned=fit(cases[True]), searched=fit(cases[False]))
+            except ValueError as error:
+                print(f"{scorer} is not fitted: {error}; more towns or photos would help\n")
                 continue
-            own = [samples(g, rows, how, True) for g, rows in places]
-            other = [
-                samples(places[(i + 1) % len(places)][0], rows, how, False)
-                for i, (_, rows) in enumerate(places)
-            ]
-            towns = np.concatenate(own + other)
-            bias, score, lead = fit(towns)
-            base, _, reranker = name.partition("+")
-            known = CALIBRATIONS[f"re-ranked by {reranker}" if reranker else base]
-            print(
-                f"\n{name}: fitted bias={bias:.2f}, score={score:.3g}, lead={lead:.3g}; "
-                f"in use {known}"
-            )
-            checks = {
-                "towns, own map": np.concatenate(own),
-                "towns, another's map": np.concatenate(other),
-            }
-            if real:
-                checks["Ariel, own map"] = samples(*real, how, True)
-                checks["Ariel, a town's map"] = samples(places[0][0], real[1], how, False)
-            rows_out = []
-            for words, data in checks.items():
-                right, confidence = data[:, 2].astype(bool), data[:, 3]
-                error = expected_calibration_error(confidence, right)
-                quantiles = np.percentile(data[:, 0], [5, 50, 95])
-                rows_out.append(
-                    (words, len(data), f"{100 * right.mean():.1f}", f"{confidence.mean():.2f}",
-                     f"{error:.3f}", " ".join(f"{q:.3f}" for q in quantiles))
-                )  # fmt: skip
-                figures[f"{name}, {words}: mean confidence"] = float(confidence.mean())
-                figures[f"{name}, {words}: ECE"] = error
-            print(
-                table(
-                    ("", "photos", "right %", "mean confidence", "ECE", "score 5/50/95 %"), rows_out
-                )
-            )
-            for where in ("towns", "Ariel") if real else ("towns",):
-                yes = checks[f"{where}, own map"]
-                no = checks["towns, another's map" if where == "towns" else "Ariel, a town's map"]
-                value = auroc(yes[yes[:, 2] > 0, 3], no[:, 3])
-                print(f"on this map or not, by confidence ({where}): AUROC {value:.3f}", flush=True)
-                figures[f"{name}, {where}: AUROC on this map"] = value
+            figures |= figures_table(f"{scorer}, towns left out in turn", tested[scorer])
+            print(f"  {fitted[scorer]}\n", flush=True)
+        threshold_table(tested)
+        if options.plot:
+            plot(options.plot, tested)
+        if options.write:
+            write(fitted, words)
+        if options.ariel and (SHARED / "ariel").is_dir():
+            known = Calibration.read(PATH)
+            for scorer, found in measure_ariel(towns[0], scorers, cache).items():
+                real: Tested = {
+                    aligned: (s, [known.of(key_of(scorer), aligned=aligned)] * len(s))
+                    for aligned, s in by_case(found).items()
+                }
+                figures |= figures_table(f"{scorer}, real flights", real)
     write_json(options.json, "calibration", figures)
 
 

@@ -1,11 +1,10 @@
-"""From ranked candidates to one place with a radius and a confidence. docs/estimate.md explains.
+"""From ranked candidates to one place with radii and a confidence. docs/estimate.md explains.
 
-confidence: a logistic model of the best candidate's score and of its lead over the best candidate
-    elsewhere, one set of coefficients a scorer, fitted by benchmarks/calibration.py on generated
-    towns (photos on their own map, and on another town's).
-radius: half of similar estimates lie within it. Near the right place the error is made of the
-    feature cell, of relief under an oblique camera and of the map's own georeference; where other
-    places are nearly as good, it grows to hold half of the candidates' probability.
+confidence: a logistic model of the best candidate's score and of its relative lead over the best
+    one elsewhere (calibration.py).
+radii: half, and nine in ten, of similar estimates lie within them (radius.py). Near the right place
+    the error is made of the feature cell, of relief under an oblique camera and of the map's own
+    georeference; as far as the place may be wrong, the radii reach for the others.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skylink.calibration import Coefficients, calibration
 from skylink.geo import distance_m
+from skylink.radius import Mixture
 from skylink.types import Candidate
 
 ELSEWHERE_M = 60.0
@@ -31,29 +32,6 @@ RELIEF = 0.12
 leaves open (RELIEF_FACTORS in hypotheses.py)."""
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Logistic model of "right within 50 m", for one scorer.
-
-    confidence = 1 / (1 + exp(-(bias + score * s + lead * d))), s the best score, d its lead;
-    temperature: of the softmax that makes candidates' scores into probabilities.
-    """
-
-    bias: float
-    score: float
-    lead: float
-    temperature: float
-
-
-CALIBRATIONS = {
-    "dense": Calibration(bias=-6.12, score=21.7, lead=30.9, temperature=0.012),
-    "descriptor": Calibration(bias=-5.83, score=5.69, lead=32.7, temperature=0.03),
-    "re-ranked by dense": Calibration(bias=-4.40, score=16.0, lead=23.1, temperature=0.012),
-    "re-ranked by matching": Calibration(bias=-3.32, score=0.144, lead=0.0777, temperature=3.0),
-}
-"""By what decided the order: the retriever, or the re-ranker."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """A place in numbers: see `types.Estimate`."""
@@ -61,52 +39,117 @@ class Placed:
     lon: float
     lat: float
     radius_m: float
+    radius_90_m: float
     confidence: float
 
 
-def place(candidates: Sequence[Candidate], *, scorer: str, cell_m: float, tile_m: float) -> Placed:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What confidence and radii are computed from.
+
+    Attributes:
+        score: the best candidate's.
+        lead: its relative lead over the best place elsewhere, -2..2.
+        local_m: median error expected if the place is right, metres.
+        scores, away_m: (N,) of the candidates elsewhere; distance from the best, metres.
+        extent_m: how far from the best candidate the place could be at the most, metres.
+    """
+
+    score: float
+    lead: float
+    local_m: float
+    scores: NDArray[np.float64]
+    away_m: NDArray[np.float64]
+    extent_m: float
+
+    def confidence(self, by: Coefficients) -> float:
+        """0..1 that the photo shows this map and the best candidate is right."""
+        return by.confidence(score=self.score, lead=self.lead)
+
+    def mixture(self, by: Coefficients) -> Mixture:
+        """Where the place may be, for radii."""
+        weights = np.exp((self.scores - self.scores.max(initial=-math.inf)) / by.temperature)
+        return Mixture(
+            confidence=self.confidence(by),
+            local_m=by.local * self.local_m,
+            away_m=self.away_m,
+            weights=weights / weights.sum() if len(weights) else weights,
+            listed=by.listed,
+            extent_m=self.extent_m,
+        )
+
+
+def place(
+    candidates: Sequence[Candidate],
+    *,
+    scorer: str,
+    aligned: bool,
+    cell_m: float,
+    tile_m: float,
+    extent_m: float,
+) -> Placed:
     """The estimate that ranked candidates make.
 
     Args:
         candidates: best first, at least one.
-        scorer: whose scores the candidates have: a key of CALIBRATIONS; another retriever's count
-            as `descriptor`, cosines.
+        scorer: whose scores the candidates have (`Calibration.of`).
+        aligned: whether the whole camera pose was known.
+        cell_m, tile_m, extent_m: as for `signs`.
+    """
+    by = calibration().of(scorer, aligned=aligned)
+    seen = signs(candidates, cell_m=cell_m, tile_m=tile_m, extent_m=extent_m)
+    mixture = seen.mixture(by)
+    return Placed(
+        lon=candidates[0].lon,
+        lat=candidates[0].lat,
+        radius_m=mixture.radius_m(0.5),
+        radius_90_m=mixture.radius_m(0.9),
+        confidence=mixture.confidence,
+    )
+
+
+def signs(
+    candidates: Sequence[Candidate], *, cell_m: float, tile_m: float, extent_m: float
+) -> Signs:
+    """What ranked candidates tell of themselves.
+
+    Args:
+        candidates: best first, at least one.
         cell_m: resolution of a candidate with sub-cell position, metres.
         tile_m: side of a tile; a tile candidate's centre is good to about a stride.
+        extent_m: how far from the best candidate the place could be at the most, metres.
     """
     best = candidates[0]
-    calibration = CALIBRATIONS.get(scorer, CALIBRATIONS["descriptor"])
-    scores = np.array([c.score for c in candidates], dtype=np.float64)
-    lead = lead_of(candidates)
-    logit = calibration.bias + calibration.score * float(scores[0]) + calibration.lead * lead
-    confidence = 1 / (1 + math.exp(-max(-50.0, min(50.0, logit))))
+    away = distance_m(
+        lon1=best.lon,
+        lat1=best.lat,
+        lon2=[c.lon for c in candidates],
+        lat2=[c.lat for c in candidates],
+    )
+    elsewhere = away > ELSEWHERE_M
+    scores = np.array([c.score for c in candidates], dtype=np.float64)[elsewhere]
+    return Signs(
+        score=best.score,
+        lead=relative_lead(best.score, float(scores.max())) if len(scores) else 0.0,
+        local_m=local_error_m(best, cell_m=cell_m, tile_m=tile_m),
+        scores=scores,
+        away_m=away[elsewhere],
+        extent_m=max(extent_m, ELSEWHERE_M),
+    )
+
+
+def relative_lead(best: float, other: float) -> float:
+    """(best - other) over the larger of the two in size: -2..2, whatever the scale of scores.
+
+    It carries over from one encoder and one kind of imagery to another better than the plain
+    difference, and it saturates: twice the runner-up is sure, and ten times is no surer.
+    """
+    larger = max(abs(best), abs(other))
+    return (best - other) / larger if larger > 0 else 0.0
+
+
+def local_error_m(best: Candidate, *, cell_m: float, tile_m: float) -> float:
+    """Median distance from the truth that is expected of a candidate that is right, metres."""
     near = tile_m / 5 if best.id.startswith("a") else cell_m / 2
     forward = best.pose.forward_m if best.pose else 0.0
-    local = math.sqrt(near**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)
-    radius = max(local, _half_mass_m(scores, _away_m(candidates), calibration.temperature))
-    return Placed(lon=best.lon, lat=best.lat, radius_m=radius, confidence=confidence)
-
-
-def lead_of(candidates: Sequence[Candidate]) -> float:
-    """The best score less the best one elsewhere (beyond ELSEWHERE_M); 0 if there is none."""
-    elsewhere = [
-        c.score for c, m in zip(candidates, _away_m(candidates), strict=True) if m > ELSEWHERE_M
-    ]
-    return candidates[0].score - max(elsewhere) if elsewhere else 0.0
-
-
-def _away_m(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-    """Geodesic distance of each candidate to the first, metres."""
-    lon, lat = [c.lon for c in candidates], [c.lat for c in candidates]
-    return distance_m(lon1=lon[0], lat1=lat[0], lon2=lon, lat2=lat)
-
-
-def _half_mass_m(
-    scores: NDArray[np.float64], away_m: NDArray[np.float64], temperature: float
-) -> float:
-    """Radius around the best candidate that holds half of the candidates' probability."""
-    weights = np.exp((scores - scores.max()) / temperature)
-    weights /= weights.sum()
-    order = np.argsort(away_m, kind="stable")
-    reached = int(np.searchsorted(np.cumsum(weights[order]), 0.5))
-    return float(away_m[order][min(reached, len(order) - 1)])
+    return math.sqrt(near**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)

@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from skylink.calibration import calibration
 from skylink.encoder import Encoder, load_encoder
 from skylink.errors import OptionError, RerankError
-from skylink.estimate import CALIBRATIONS, place
+from skylink.estimate import Placed, place
 from skylink.gallery import Gallery
+from skylink.geo import distance_m
 from skylink.hypotheses import SearchSpace
 from skylink.photo import load_photo
 from skylink.reranker import (
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
 MAX_TOP_K = 1000
 
+LOOKED_AT = 12
+"""Candidates that are asked for at least, so that some lie elsewhere (nine tiles can be one place):
+the confidence needs the lead over them. Beyond top_k they take part in nothing else."""
+
 
 class Localizer:
     """Locates photos on one gallery.
@@ -37,13 +45,16 @@ class Localizer:
     Args:
         gallery: an open gallery or its folder.
         retriever: `auto`, `dense` or `descriptor`.
-        reranker: `none`, `dense`, `matching`, `lvlm:CHECKPOINT`, `http(s)://HOST:PORT`, or an
-            object of one's own (see `skylink.reranker.Reranker`).
+        reranker: `none`, `dense`, `hog`, `matching`, `lvlm:CHECKPOINT`, `http(s)://HOST:PORT`, or
+            an object of one's own (see `skylink.reranker.Reranker`).
         top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
         space: how far telemetry may be off.
         fusion: how the base score takes part, and when to leave the base alone; None: as it was
             fitted when the re-ranker was trained, else the re-ranker alone.
         strict: a re-ranker that fails on a photo is an error, not `reranked = False`.
+        min_confidence: below this a photo is not `located`; None: as calibrated; 0: never.
+        time_budget_s: seconds for each photo's search, most likely poses first; re-ranking and what
+            is done once for a map are not counted. None: as long as it takes.
         encoder: the one that built the gallery; loaded by its recorded name if None.
         lvlm: choices for a vision-language re-ranker.
 
@@ -61,18 +72,27 @@ class Localizer:
         space: SearchSpace | None = None,
         fusion: Fusion | None = None,
         strict: bool = False,
+        min_confidence: float | None = None,
+        time_budget_s: float | None = None,
         encoder: Encoder | None = None,
         lvlm: LvlmOptions | None = None,
     ) -> None:
         if not 1 <= top_k <= MAX_TOP_K:
             raise OptionError(f"top-k {top_k} is not in 1..{MAX_TOP_K}")
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise OptionError(f"min-confidence {min_confidence!r} is not in 0..1")
         self.gallery = gallery if isinstance(gallery, Gallery) else Gallery.open(gallery)
         encoder = encoder or load_encoder(self.gallery.info.encoder.name)
         self.gallery.check_encoder(encoder)
         self.top_k = top_k
         self.strict = strict
+        self.min_confidence = (
+            calibration().min_confidence if min_confidence is None else min_confidence
+        )
         self.space = space or SearchSpace()
-        self.retriever = make_retriever(retriever, self.gallery, encoder, self.space)
+        self.retriever = make_retriever(
+            retriever, self.gallery, encoder, self.space, time_budget_s=time_budget_s
+        )
         self.reranker = (
             make_reranker(reranker, self.gallery, encoder, lvlm)
             if isinstance(reranker, str)
@@ -119,7 +139,8 @@ class Localizer:
     ) -> tuple[Estimate, Retrieval]:
         """The estimate and what the retriever returned (base ranking, surface); see `locate`."""
         start = time.perf_counter()
-        retrieval = self.retriever.retrieve(query, self.top_k, prior)
+        looked_at = self.retriever.retrieve(query, max(self.top_k, LOOKED_AT), prior)
+        retrieval = replace(looked_at, candidates=looked_at.candidates[: self.top_k])
         retrieved = time.perf_counter()
         if not retrieval.candidates:
             raise OptionError(
@@ -133,7 +154,8 @@ class Localizer:
             ranking = rerank(self.reranker, query, retrieval.candidates, self.fusion)
             if ranking.failed and self.strict:
                 raise RerankError(f"{query.name}: {ranking.note}")
-        estimate = self._estimate(query, retrieval, ranking)
+        beyond = looked_at.candidates[self.top_k :]
+        estimate = self._estimate(query, retrieval, ranking, beyond, prior)
         done = time.perf_counter()
         ms = {
             "retrieve": 1e3 * (retrieved - start),
@@ -142,28 +164,25 @@ class Localizer:
         }
         return replace(estimate, ms=ms), retrieval
 
-    def _estimate(self, query: Query, retrieval: Retrieval, ranking: Reranking) -> Estimate:
+    def _estimate(
+        self,
+        query: Query,
+        retrieval: Retrieval,
+        ranking: Reranking,
+        beyond: Sequence[Candidate],
+        prior: Prior | None,
+    ) -> Estimate:
         best = ranking.candidates[0]
-        level = self.gallery.levels[best.level]
-        candidates, scorer = ranking.candidates, retrieval.retriever
-        if ranking.reranked and self.reranker is not None:
-            scorer = f"re-ranked by {self.reranker.name}"
-            if self.fusion.base_weight > 0 or scorer not in CALIBRATIONS:
-                # fused scores and a plug-in's have no known scale; the base's have
-                candidates, scorer = _by_base(candidates), retrieval.retriever
-        placed = place(
-            candidates,
-            scorer=scorer,
-            cell_m=level.cell_m,
-            tile_m=level.tile_m,
-        )
+        placed = self._place(retrieval, ranking, beyond, prior)
         camera = self._camera(query, best)
         return Estimate(
             name=query.name,
             lon=placed.lon,
             lat=placed.lat,
             radius_m=placed.radius_m,
+            radius_90_m=placed.radius_90_m,
             confidence=placed.confidence,
+            located=placed.confidence >= self.min_confidence,
             candidates=ranking.candidates,
             reranked=ranking.reranked,
             rerank_note=ranking.note,
@@ -175,7 +194,53 @@ class Localizer:
             retriever=retrieval.retriever,
             reranker=self.reranker.name if self.reranker else "none",
             searched=retrieval.searched,
+            poses_tried=retrieval.poses_tried,
+            poses_planned=retrieval.poses_planned,
+            cut=retrieval.cut,
+            pose_from=retrieval.pose_from,
         )
+
+    def _place(
+        self,
+        retrieval: Retrieval,
+        ranking: Reranking,
+        beyond: Sequence[Candidate],
+        prior: Prior | None,
+    ) -> Placed:
+        candidates, scorer = ranking.candidates, retrieval.retriever
+        if ranking.reranked and self.reranker is not None:
+            scorer = f"re-ranked by {self.reranker.name}"
+            if self.fusion.base_weight > 0 or scorer not in calibration().scorers:
+                # fused scores and a plug-in's have no known scale; the base's have
+                candidates, scorer = _by_base(candidates), retrieval.retriever
+        if scorer == retrieval.retriever:
+            candidates = [*candidates, *beyond]
+        best = candidates[0]
+        level = self.gallery.levels[best.level]
+        return place(
+            candidates,
+            scorer=scorer,
+            aligned=retrieval.aligned,
+            cell_m=level.cell_m,
+            tile_m=level.tile_m,
+            extent_m=self.extent_m(best, prior),
+        )
+
+    def extent_m(self, best: Candidate, prior: Prior | None) -> float:
+        """How far from a candidate the place could be: the map's far corner, or the prior's rim."""
+        corners = [
+            area.frame.point(x_m=x, y_m=y)
+            for area in self.gallery.areas
+            for x in area.bounds[::2]
+            for y in area.bounds[1::2]
+        ]
+        lon, lat = np.array(corners).T
+        far = float(distance_m(lon1=best.lon, lat1=best.lat, lon2=lon, lat2=lat).max())
+        if prior is None:
+            return far
+        away = distance_m(lon1=best.lon, lat1=best.lat, lon2=prior.lon, lat2=prior.lat)
+        forward = best.pose.forward_m if best.pose else 0.0
+        return min(far, float(away) + prior.radius_m + forward)
 
     def _camera(self, query: Query, best: Candidate) -> tuple[float, float] | None:
         """The drone's own position, where altitude and tilt are known (a heading may be found)."""

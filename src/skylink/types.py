@@ -8,7 +8,7 @@ coordinates are WGS 84 (EPSG:4326) degrees, longitude before latitude, keyword-o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -241,6 +241,10 @@ class Retrieval:
         searched: what was searched, in words for people ("24 headings x 5 scales").
         retriever: the name of the retriever that ran.
         aligned: whether telemetry was complete enough to warp the photo as it was taken.
+        poses_tried, poses_planned: camera poses that were, and that would have been, compared.
+        cut: a time budget ended the search: poses or refinement were left out.
+        pose_from: where each part of the pose (heading, altitude, tilt, fov) came from: `known`,
+            `within` a stated error, `searched`, or, the field of view, `assumed`.
     """
 
     candidates: Sequence[Candidate]
@@ -248,6 +252,10 @@ class Retrieval:
     searched: str = ""
     retriever: str = ""
     aligned: bool = False
+    poses_tried: int = 0
+    poses_planned: int = 0
+    cut: bool = False
+    pose_from: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +266,10 @@ class Estimate:
         name: the query's name.
         lon, lat: the ground point at the photo's centre (`view`), WGS 84 degrees.
         radius_m: half of similar estimates lie within this distance of the truth, metres.
+        radius_90_m: nine in ten of them do.
         confidence: 0..1, that the photo shows this map and the place is right.
+        located: the confidence is high enough for an answer. If not, the place is the best guess
+            of a photo that was not found on this map.
         candidates: ranked, best first.
         reranked: True only if a re-ranker ran and its ranking was used.
         rerank_note: why it did not run or was not used, where it was asked for.
@@ -268,6 +279,7 @@ class Estimate:
         aligned: whether the telemetry was complete enough to align the photo.
         retriever, reranker: names of what ran.
         searched: what was searched, in words.
+        poses_tried, poses_planned, cut, pose_from: see `Retrieval`.
         ms: milliseconds spent, by stage.
     """
 
@@ -275,7 +287,9 @@ class Estimate:
     lon: float
     lat: float
     radius_m: float
+    radius_90_m: float
     confidence: float
+    located: bool
     candidates: Sequence[Candidate]
     reranked: bool
     rerank_note: str = ""
@@ -287,4 +301,8 @@ class Estimate:
     retriever: str = ""
     reranker: str = "none"
     searched: str = ""
+    poses_tried: int = 0
+    poses_planned: int = 0
+    cut: bool = False
+    pose_from: Mapping[str, str] = field(default_factory=dict)
     ms: dict[str, float] = field(default_factory=dict)
