@@ -107,9 +107,14 @@ def test_errors_are_a_line_and_a_hint(tmp_path: Path) -> None:
         (["--heading-deg", "nan"], "heading_deg"),
         (["--telemetry", "/none.csv"], "cannot read /none.csv"),
         (["--top-k", "0"], "top-k 0"),
+        (["--min-confidence", "1.5"], "min-confidence 1.5"),
+        (["--min-confidence", "nan"], "min-confidence nan"),
         (["--retriever", "magic"], "magic"),
         (["--reranker", "magic"], "magic"),
         (["--heading-error", "-1"], "heading"),
+        (["--tilt-error", "50"], "tilt-error"),
+        (["--time-budget", "0"], "time budget of 0 s"),
+        (["--time-budget", "nan"], "time budget of nan s"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -170,6 +175,54 @@ def test_geojson_and_csv_parse(town: Path, tmp_path: Path) -> None:
     assert row["status"] == "located"
     view = next(f for f in features if f["properties"]["name"] == second.name)
     assert [float(row["lon"]), float(row["lat"])] == view["geometry"]["coordinates"]
+
+
+def test_abstaining(town: Path) -> None:
+    """Nothing is sure enough at 1, everything at 0; the exit code is 0 unless --strict."""
+    first, second, _ = photos(town)
+
+    def rows(*words: object, code: int) -> tuple[list[dict[str, str]], str]:
+        result = run_locate(town, first, second, "--format", "csv", *words)
+        assert result.exit_code == code, result.output
+        return list(csv.DictReader(io.StringIO(result.stdout))), result.stderr
+
+    never, said = rows("--min-confidence", "1", code=0)
+    assert [row["status"] for row in never] == ["not found", "not found"]
+    assert all(row["lon"] and float(row["radius_90_m"]) > 0 for row in never), "the best guess"
+    assert "Located 0 of 2" in said
+    assert "2 not found on this map (confidence below 1.00)" in said
+    rows("--min-confidence", "1", "--strict", code=terminal.ALL_FAILED)
+    always, said = rows("--min-confidence", "0", "--strict", code=0)
+    assert [row["status"] for row in always] == ["located", "located"]
+    assert "not found" not in said
+
+
+def test_a_time_budget_is_kept_and_said(town: Path) -> None:
+    """One batch of 24 poses is always tried; nothing can be done in a microsecond."""
+    words = ("--heading-error", "180", "--tilt-error", "5", "--time-budget", "0.000001")
+    result = run_locate(town, photos(town)[0], *words, "--format", "csv")
+    assert result.exit_code == 0, result.output
+    (row,) = csv.DictReader(io.StringIO(result.stdout))
+    assert (row["poses_tried"], row["poses_planned"], row["cut"]) == ("24", "279", "1")
+    assert "31 headings within 180 degrees x 3 tilts within 5 degrees" in row["searched"]
+    assert "cut by the time budget: 24 of 279 poses in " in row["searched"]
+    assert row["pose_from"] == "heading=within altitude=known tilt=within fov=known"
+
+
+def test_a_photo_that_knows_nothing(town: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(photos(town)[0]) as picture:
+        picture.save(tmp_path / "bare.jpg")
+    result = run_locate(town, tmp_path / "bare.jpg", "--time-budget", "0.000001", "-f", "geojson")
+    assert result.exit_code == 0, result.output
+    view = json.loads(result.stdout)["features"][0]["properties"]
+    assert view["pose_from"] == {
+        "heading": "searched", "altitude": "searched", "tilt": "searched", "fov": "assumed",
+    }  # fmt: skip
+    assert None not in (view["heading_deg"], view["altitude_m"], view["tilt_deg"])
+    assert "1 without a height above the ground" in result.stderr
+    assert "--altitude-m" in result.stderr
 
 
 def test_one_bad_photo_does_not_stop_the_others(town: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from map_helpers import FakeEncoder, texture
 from skylink import densemap
-from skylink.correlation import correlate_direct
+from skylink.correlation import SpectralMap, correlate_direct
 from skylink.densemap import COARSE_CHANNELS, DenseMap, Normaliser, make_kernels, subcell
 from skylink.gallery_data import FeatureRaster, LevelStatistics
 from skylink.moments import Moments
@@ -172,7 +172,6 @@ def test_the_coarse_pass_finds_the_same_place(
     coarse = DenseMap(raster(values), normaliser, 8)
     assert full.all_channels
     assert not coarse.all_channels
-    assert (full.channels, coarse.channels) == (CHANNELS, COARSE_CHANNELS)
     for _ in range(6):
         row, column = int(rng.integers(4, 56)), int(rng.integers(4, 76))
         view = own_kernel(full, values, row, column)
@@ -186,7 +185,7 @@ def test_the_coarse_pass_finds_the_same_place(
             best = made.everywhere(view[None])[0]
             peaks = find_peaks(
                 made, 0, best, np.zeros(best.shape, np.int32), view[None], [POSE],
-                separation_m=40.0, k=10,
+                separation_m=40.0, k=10, exact=made.all_channels,
             )  # fmt: skip
             assert len(peaks) <= PEAKS
             tops.append(separate(peaks, separation_m=40.0)[0])
@@ -195,6 +194,7 @@ def test_the_coarse_pass_finds_the_same_place(
         assert (b.row, b.column, b.score) == pytest.approx((a.row, a.column, a.score), abs=1e-4)
     approximate = coarse.everywhere(view[None])[0]
     exact = full.everywhere(view[None])[0]
+    np.testing.assert_array_equal(full.everywhere(view[None], coarse=True)[0], approximate)
     assert np.abs(approximate - exact).max() > 1e-3  # or the coarse pass was not coarse
     assert np.corrcoef(approximate.ravel(), exact.ravel())[0, 1] > 0.9
     assert approximate.max() == pytest.approx(exact.max(), rel=0.25)
@@ -202,9 +202,16 @@ def test_the_coarse_pass_finds_the_same_place(
 
 def test_bytes_are_counted(values: Floats) -> None:
     made = DenseMap(raster(values), normaliser_of(values), 8)
+    none = np.zeros((1, 8, 8, CHANNELS), np.float32)
     before = made.nbytes
-    made.everywhere(np.zeros((1, 8, 8, CHANNELS), np.float32))
-    assert made.nbytes == before + made.spectral.nbytes > before
+    made.everywhere(none)
+    fine = made.nbytes - before
+    assert fine == SpectralMap(values, 8).nbytes
+    made.prepare(coarse=True)
+    coarse = made.nbytes - before - fine
+    assert coarse == pytest.approx(fine * COARSE_CHANNELS / CHANNELS)
+    made.everywhere(none, coarse=True)
+    assert made.nbytes == before + fine + coarse
 
 
 # validity

@@ -39,6 +39,7 @@ class Told:
 
     answers: dict[str, tuple[list[float], list[float], float]]
     top_k: int = 5
+    min_confidence: float = 0.75
     retriever_name: str = "dense"
     reranks: bool = True
     space: SearchSpace = dataclasses.field(default_factory=SearchSpace)
@@ -71,7 +72,8 @@ class Told:
             camera = FRAME.point(x_m=0, y_m=1000 + self.camera_error_m)
         estimate = Estimate(
             name=query.name, lon=ranked[0].lon, lat=ranked[0].lat, radius_m=RADIUS_M,
-            confidence=confidence, candidates=ranked, reranked=self.reranks,
+            radius_90_m=3 * RADIUS_M, confidence=confidence, located=confidence >= 0.75,
+            candidates=ranked, reranked=self.reranks,
             rerank_failed=query.name == "d.png",
             rerank_note="the server is away" if query.name == "d.png" else "",
             camera_lon=camera[0], camera_lat=camera[1],
@@ -156,6 +158,35 @@ def test_honesty_by_hand(rows: list[QueryRow]) -> None:
     assert honesty.auroc_confidence == 0.75  # 0.9 and 0.8 right, 0.7 and 0.85 wrong
     expected = (abs(1 - 0.9) + abs(1 - 0.8 - 0.85) + 0.7) / 4
     assert honesty.expected_calibration_error == pytest.approx(expected)
+    assert honesty.within_radius_90 == (75 if 80 <= 3 * RADIUS_M < 200 else 50)
+    assert honesty.brier_score == pytest.approx((0.1**2 + 0.2**2 + 0.7**2 + 0.85**2) / 4)
+    bins = [(b.queries, b.confidence, b.right) for b in honesty.reliability]
+    assert bins == [(1, 0.7, 0.0), (2, pytest.approx(0.825), 0.5), (1, 0.9, 1.0)]
+    assert honesty.within_radius_interval_95 is None  # one block can't be resampled
+
+
+def test_abstentions_by_hand(rows: list[QueryRow]) -> None:
+    """a, b and d are answered, two of them right; c is not found, and wrong."""
+    honesty = run(Told(ANSWERS), rows).results.honesty
+    assert honesty is not None
+    assert (honesty.min_confidence, honesty.answered) == (0.75, 75)
+    assert honesty.right_when_answered == pytest.approx(200 / 3)
+    assert honesty.right_when_not == 0
+    always = run(Told(ANSWERS, min_confidence=0.0), rows).results.honesty
+    assert always is not None
+    assert (always.answered, always.right_when_answered, always.right_when_not) == (100, 50, None)
+
+
+def test_intervals_of_the_radii(rows: list[QueryRow]) -> None:
+    honesty = run(Told(ANSWERS), rows, group_by="flight").results.honesty
+    assert honesty is not None
+    for share, interval in (
+        (honesty.within_radius, honesty.within_radius_interval_95),
+        (honesty.within_radius_90, honesty.within_radius_90_interval_95),
+    ):
+        assert share is not None
+        assert interval is not None
+        assert interval[0] <= share <= interval[1]
 
 
 def test_groups(rows: list[QueryRow]) -> None:

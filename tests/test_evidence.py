@@ -66,7 +66,8 @@ def case(**changes: Any) -> tuple[Query, Estimate, Retrieval]:
     camera = FRAME.point(x_m=-60 - east, y_m=-north)
     values: dict[str, Any] = {
         "name": query.name, "lon": candidates[0].lon, "lat": candidates[0].lat,
-        "radius_m": 22.0, "confidence": 0.8, "candidates": candidates, "reranked": False,
+        "radius_m": 22.0, "radius_90_m": 61.0, "confidence": 0.8, "located": True,
+        "candidates": candidates, "reranked": False,
         "camera_lon": camera[0], "camera_lat": camera[1], "pose": POSE, "aligned": True,
         "retriever": "dense", "searched": "3 altitudes", "ms": {"retrieve": 120.0},
     }  # fmt: skip
@@ -101,6 +102,8 @@ def test_picture_shows_estimate_and_truth() -> None:
         {"candidates": []},
         {"radius_m": math.inf, "confidence": 0.0},
         {"radius_m": 5000.0},
+        {"radius_90_m": math.inf},
+        {"located": False, "confidence": 0.1},
         {"reranked": True, "reranker": "matching", "rerank_note": "x" * 500},
         {"pose": dataclasses.replace(POSE, tilt_deg=79.0, altitude_m=3000.0)},
         {"pose": dataclasses.replace(POSE, altitude_m=2.0)},

@@ -87,6 +87,11 @@ def test_gps_hemispheres(ns: str, sign_lat: int, ew: str, sign_lon: int) -> None
 def test_gps_altitude_is_above_sea_and_not_used() -> None:
     assert telemetry(gps=GPS).relative_altitude_m is None
     assert telemetry(xmp=dji()).relative_altitude_m is None  # AbsoluteAltitude
+    assert "GPS altitude (198 m) left out: it is above sea level" in notes(gps=GPS)
+    both = {"gps": GPS, "xmp": dji(RelativeAltitude="+39.80")}
+    assert telemetry(**both).relative_altitude_m == 39.8
+    assert "GPS altitude" not in notes(**both)
+    assert "GPS altitude" not in notes(gps={**GPS, 6: IFDRational(0, 0)})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from skylink.errors import OptionError
 from skylink.hypotheses import (
     COMPASS_STEP_DEG,
     HEADINGS,
+    HEADINGS_A_VIEW,
     MAX_HYPOTHESES,
     RELIEF_FACTORS,
     UNKNOWN_TILTS_DEG,
@@ -77,6 +78,11 @@ def apart_deg(a: float, b: float) -> float:
          "3 altitudes for relief", True),
         # an error says nothing where the value is not known
         (("heading_deg",), {"heading_error_deg": 20}, HEADINGS, "24 headings", False),
+        # with every heading, as few altitudes as refinement can close
+        (("heading_deg",), {"altitude_error": 0.3}, 24 * 3,
+         "24 headings x 3 altitudes within 30%", False),
+        (("heading_deg",), {"altitude_error": 0.9}, 24 * 9,
+         "24 headings x 9 altitudes within 90%", False),
         (("relative_altitude_m",), {"altitude_error": 0.3}, 4, "4 altitudes", False),
     ],
 )  # fmt: skip
@@ -156,6 +162,65 @@ def test_the_true_altitude_is_within_half_a_step(share: float, error: float) -> 
     true = 1 + share * error
     assert min(abs(f - true) for f in factors) <= tried.altitude_step - 1 + 1e-9
     assert 1 < tried.altitude_step < 1.08
+
+
+@given(share=st.floats(-1, 1), error=st.floats(0.001, 0.9))
+def test_with_every_heading_the_true_altitude_is_within_half_a_step(
+    share: float, error: float
+) -> None:
+    telemetry = dataclasses.replace(KNOWN, relative_altitude_m=100.0, heading_deg=None)
+    tried = hypotheses(telemetry, SearchSpace(altitude_error=error), tile_m=TILE_M)
+    factors = {p.altitude_m / 100 for p in tried.poses}
+    true = 1 + share * error
+    assert min(abs(f - true) for f in factors) <= tried.altitude_step - 1 + 1e-9
+    assert tried.altitude_step <= 1.1 + 1e-9
+    assert tried.poses[0].altitude_m == pytest.approx(100)
+
+
+@settings(max_examples=60, deadline=None)
+@given(telemetry=telemetries, space=spaces)
+def test_views_are_shared_by_neighbouring_headings_only(
+    telemetry: Telemetry, space: SearchSpace
+) -> None:
+    try:
+        tried = hypotheses(telemetry, space, tile_m=TILE_M)
+    except OptionError:
+        return
+    assert len(tried.turns_deg) == len(tried.poses)
+    views = [tried.view(i) for i in range(len(tried.poses))]
+    shared = 1 if telemetry.heading_deg is not None else HEADINGS_A_VIEW
+    assert len(set(views)) == len(set(tried.poses)) // shared
+    for view, pose, turn in zip(views, tried.poses, tried.turns_deg, strict=True):
+        assert dataclasses.replace(view, heading_deg=pose.heading_deg) == pose
+        assert apart_deg(view.heading_deg + turn, pose.heading_deg) < 1e-6
+        assert abs(turn) <= 180 / HEADINGS * (HEADINGS_A_VIEW - 1)
+
+
+def test_the_likeliest_poses_are_tried_first() -> None:
+    """Whole turns of headings, from the usual widths outward, both tilts of each."""
+    tried = hypotheses(Telemetry(), SearchSpace(), tile_m=TILE_M)
+    order = [(round(ground_width_m(p) / TILE_M, 6), p.tilt_deg) for p in tried.poses[::HEADINGS]]
+    assert order[:3] == [(1.0, 0.0), (1.0, 45.0), (1.45, 0.0)]
+    assert len(set(order)) == len(order) == 8
+    for start in range(0, len(tried.poses), HEADINGS):
+        part = tried.poses[start : start + HEADINGS]
+        assert len({p.heading_deg for p in part}) == HEADINGS
+        assert len({(p.altitude_m, p.tilt_deg) for p in part}) == 1
+
+
+def test_where_each_part_of_the_pose_comes_from() -> None:
+    def source(telemetry: Telemetry, **errors: float) -> dict[str, str]:
+        return dict(hypotheses(telemetry, SearchSpace(**errors), tile_m=TILE_M).pose_from)
+
+    assert set(source(KNOWN).values()) == {"known"}
+    assert source(KNOWN, altitude_error=0.3) == {
+        "heading": "known", "altitude": "within", "tilt": "known", "fov": "known",
+    }  # fmt: skip
+    exif_alone = Telemetry(horizontal_fov_deg=70.0)
+    assert source(exif_alone, heading_error_deg=20) == {
+        "heading": "searched", "altitude": "searched", "tilt": "searched", "fov": "known",
+    }  # fmt: skip
+    assert source(Telemetry())["fov"] == "assumed"
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_a_place(gallery: Gallery, hills: Scene, photo: Query) -> None:
     assert estimate.pose == estimate.candidates[0].pose
     assert estimate.confidence > 0.9
     assert 0 < estimate.radius_m < 50
+    assert estimate.radius_m < estimate.radius_90_m < 100
+    assert estimate.located
     assert set(estimate.ms) == {"retrieve", "rerank", "total"}
     assert estimate.ms["rerank"] == 0
     assert estimate.ms["total"] >= estimate.ms["retrieve"] > 0
@@ -191,6 +194,45 @@ def test_nothing_to_compare(gallery: Gallery, photo: Query) -> None:
         localizer(gallery).locate(low)
 
 
+def test_it_abstains_below_a_confidence(gallery: Gallery, photo: Query) -> None:
+    """The place stays the same; only what is said of it changes."""
+    found = localizer(gallery).locate(photo)
+    for least, located in ((0.0, True), (found.confidence, True), (1.0, False)):
+        estimate = localizer(gallery, min_confidence=least).locate(photo)
+        assert estimate.located is located
+        assert dataclasses.replace(estimate, located=True, ms={}) == dataclasses.replace(
+            found, ms={}
+        )
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(OptionError, match="min-confidence"):
+            localizer(gallery, min_confidence=wrong)
+
+
+def test_confidence_and_radii_do_not_depend_on_how_many_are_listed(
+    gallery: Gallery, photo: Query
+) -> None:
+    one, ten = (localizer(gallery, top_k=k).locate(photo) for k in (1, 10))
+    assert len(one.candidates) == 1
+    assert one.confidence == ten.confidence
+    assert one.radius_90_m == ten.radius_90_m
+
+
+def test_the_extent_is_the_maps_far_corner_or_the_priors_rim(
+    gallery: Gallery, hills: Scene, photo: Query
+) -> None:
+    made = localizer(gallery)
+    best = made.locate(photo).candidates[0]
+    (area,) = gallery.areas
+    west, south, east, north = area.bounds
+    far = max(np.hypot(x - best.x_m, y - best.y_m) for x in (west, east) for y in (south, north))
+    assert made.extent_m(best, None) == pytest.approx(far, rel=1e-3)
+    lon, lat = area.frame.point(x_m=best.x_m + 30, y_m=best.y_m)
+    near = Prior(lon=lon, lat=lat, radius_m=50)
+    assert made.extent_m(best, near) == pytest.approx(80, rel=1e-3)
+    wide = Prior(lon=lon, lat=lat, radius_m=1e6)
+    assert made.extent_m(best, wide) == made.extent_m(best, None)
+
+
 @pytest.mark.parametrize("top_k", [0, -1, MAX_TOP_K + 1])
 def test_top_k_out_of_range(gallery: Gallery, top_k: int) -> None:
     with pytest.raises(OptionError, match="top-k"):
@@ -297,3 +339,16 @@ def test_the_space_reaches_the_search(gallery: Gallery, photo: Query) -> None:
     wide = localizer(gallery, space=SearchSpace(heading_error_deg=20)).locate(photo)
     assert wide.searched == "5 headings within 20 degrees x 3 altitudes for relief"
     assert localizer_module.MAX_TOP_K == MAX_TOP_K
+
+
+def test_the_time_budget_reaches_the_search(gallery: Gallery, photo: Query) -> None:
+    """Nothing can be done in a nanosecond but the batch that is always tried."""
+    blind = dataclasses.replace(photo, telemetry=Telemetry())
+    cut = localizer(gallery, time_budget_s=1e-9).locate(blind)
+    assert (cut.poses_tried, cut.poses_planned, cut.cut) == (24, 192, True)
+    assert cut.pose_from["heading"] == "searched"
+    whole = localizer(gallery, time_budget_s=math.inf).locate(blind)
+    assert (whole.poses_tried, whole.cut) == (192, False)
+    assert whole.candidates == localizer(gallery).locate(blind).candidates
+    with pytest.raises(OptionError, match="not positive"):
+        localizer(gallery, time_budget_s=-1.0)

@@ -161,6 +161,15 @@ def test_flips() -> None:
         metrics.flips(base, reranked[:3])
 
 
+def test_reliability_by_hand() -> None:
+    count, claimed, right = metrics.reliability([0.2, 0.9, 1.0], [False, True, False], bins=3)
+    assert count.tolist() == [1, 0, 2]
+    assert claimed[[0, 2]].tolist() == pytest.approx([0.2, 0.95])
+    assert right[[0, 2]].tolist() == [0, 0.5]
+    assert np.isnan(claimed[1])
+    assert np.isnan(right[1])
+
+
 def test_calibration_by_hand() -> None:
     # two bins: (0.2 claimed, 0 right) and (0.9 and 1.0 claimed, one of two right)
     error = metrics.expected_calibration_error([0.2, 0.9, 1.0], [False, True, False], bins=2)

@@ -37,7 +37,9 @@ def estimate(**changes: object) -> Estimate:
         "lon": 35.209516400318826,
         "lat": 32.10263264998675,
         "radius_m": 21.345678,
+        "radius_90_m": 61.238,
         "confidence": 0.91234567,
+        "located": True,
         "candidates": candidates,
         "reranked": False,
         "rerank_note": "the base was sure",
@@ -81,24 +83,29 @@ def inside(ring: list[list[float]], x: float, y: float) -> bool:
     return crossings % 2 == 1
 
 
-def test_geojson_has_point_radius_and_camera() -> None:
+def test_geojson_has_point_radii_and_camera() -> None:
     parsed = json.loads(to_geojson([located(), FAILED], attribution="© Someone"))
     assert parsed["type"] == "FeatureCollection"
     assert parsed["attribution"] == "© Someone"
-    view, radius, camera, failed = parsed["features"]
+    view, radius, radius_90, camera, failed = parsed["features"]
     assert [f["properties"]["kind"] for f in parsed["features"]] == [
-        "view", "radius", "camera", "failed",
+        "view", "radius", "radius_90", "camera", "failed",
     ]  # fmt: skip
     assert view["geometry"] == {"type": "Point", "coordinates": [35.2095164, 32.1026326]}
     properties = view["properties"]
     assert properties["radius_m"] == 21.35
+    assert properties["radius_90_m"] == 61.24
     assert properties["confidence"] == 0.9123
+    assert properties["located"] is True
     assert properties["heading_deg"] == 270.0
     assert properties["altitude_m"] == 80.0
     assert properties["rerank_note"] == "the base was sure"
     assert properties["candidates"][1] == [36.0, 32.0, 0.8]
     assert len(properties["candidates"]) == 5
     assert radius["geometry"]["type"] == "Polygon"
+    assert radius_90["properties"] == {"name": "a.jpg", "kind": "radius_90", "radius_m": 61.24}
+    areas = [signed_area(rings(f["geometry"])[0]) for f in (radius, radius_90)]
+    assert areas[1] / areas[0] == pytest.approx((61.24 / 21.35) ** 2, rel=0.01)
     assert camera["geometry"]["coordinates"] == [35.2097, 32.1026]
     assert failed["geometry"] is None
     assert failed["properties"]["error"] == "b.jpg is empty (0 bytes)"
@@ -110,11 +117,15 @@ def test_geojson_never_has_nan() -> None:
         lon=0.0, lat=0.0, score=-math.inf, id="x", area=0, level=0, x_m=0.0, y_m=0.0
     )  # fmt: skip
     text = to_geojson(
-        [located(radius_m=math.inf, confidence=nan, camera_lon=nan, candidates=[bad], pose=None)]
-    )
+        [
+            located(radius_m=math.inf, radius_90_m=nan, confidence=nan, camera_lon=nan,
+                    candidates=[bad], pose=None)
+        ]
+    )  # fmt: skip
     parsed = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
     (view,) = parsed["features"]  # neither radius nor camera
     assert view["properties"]["radius_m"] is None
+    assert view["properties"]["radius_90_m"] is None
     assert view["properties"]["camera_lat"] is None
     assert view["properties"]["candidates"] == [[0.0, 0.0, None]]
 
@@ -188,6 +199,20 @@ def test_csv_columns_and_values() -> None:
     assert second["status"] == "failed"
     assert second["lon"] == ""
     assert second["error"] == "b.jpg is empty (0 bytes)"
+
+
+def test_a_photo_that_is_not_found_is_marked_everywhere() -> None:
+    """The best guess is there, and nothing takes it for an answer."""
+    unsure = located(located=False, confidence=0.1234)
+    (row,) = csv.DictReader(io.StringIO(to_csv([unsure])))
+    assert (row["status"], row["lon"], row["confidence"]) == ("not found", "35.2095164", "0.1234")
+    assert row["radius_90_m"] == "61.24"
+    view = json.loads(to_geojson([unsure]))["features"][0]
+    assert view["properties"]["located"] is False
+    assert view["geometry"]["coordinates"] == [35.2095164, 32.1026326]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(to_table([unsure]))
+    assert "not found on this map (confidence 0.12); best guess" in console.export_text()
 
 
 def test_csv_and_geojson_with_odd_names() -> None:

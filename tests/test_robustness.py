@@ -48,6 +48,7 @@ class Fragile:
         self.retriever = SimpleNamespace(name="dense")
         self.reranker = SimpleNamespace(name="told") if self.reranks else None
         self.gallery = SimpleNamespace(tile_count=4)
+        self.min_confidence = 0.5
 
     def locate_detailed(self, query: Query, *, prior: None) -> tuple[Estimate, Retrieval]:
         self.seen.append(query)
@@ -60,8 +61,8 @@ class Fragile:
         )
         ranked = final if self.reranks else base
         estimate = Estimate(
-            name=query.name, lon=ranked[0].lon, lat=ranked[0].lat, radius_m=10, confidence=0.5,
-            candidates=ranked, reranked=self.reranks,
+            name=query.name, lon=ranked[0].lon, lat=ranked[0].lat, radius_m=10, radius_90_m=30,
+            confidence=0.5, located=True, candidates=ranked, reranked=self.reranks,
             ms={"retrieve": 1.0, "rerank": 1.0, "total": 2.0},
         )  # fmt: skip
         return estimate, Retrieval(candidates=base, retriever="dense")

@@ -28,6 +28,8 @@ from skylink.commands import (
     rerank,
     terminal,
     train,
+    train_encoder,
+    train_retriever,
 )
 from skylink.errors import SkyLinkError
 
@@ -123,6 +125,8 @@ app.command("datasets", epilog=EPILOG)(datasets.datasets)
 app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)
 app.command("train", epilog=EPILOG)(train.train)
+app.command("train-encoder", epilog=EPILOG)(train_encoder.train_encoder)
+app.command("train-retriever", epilog=EPILOG)(train_retriever.train_retriever)
 app.command("ablate", epilog=EPILOG)(ablate.ablate)
 app.command("demo", epilog=EPILOG)(demo.demo)
 

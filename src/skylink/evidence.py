@@ -140,8 +140,10 @@ def _header(canvas: Canvas, query: Query, estimate: Estimate, retrieval: Retriev
     """Name, place, radius, confidence, what was searched, re-ranked or not."""
     confidence = estimate.confidence
     good, fair = (46, 160, 87), (191, 135, 0)
-    colour = good if confidence >= 0.7 else fair if confidence >= 0.4 else (190, 58, 58)
+    colour = (190, 58, 58) if not estimate.located else good if confidence >= 0.7 else fair
     words = f"confidence {confidence:.2f}"
+    if not estimate.located:
+        words = f"not found on this map: {words}"
     wide = canvas.width(words, size=20, bold=True) + 32
     canvas.box(WIDTH - MARGIN - wide, 24, wide, 38, fill=colour, radius=19)
     canvas.text(WIDTH - MARGIN - wide / 2, 43, words, size=20, bold=True, anchor="mm")
@@ -150,6 +152,7 @@ def _header(canvas: Canvas, query: Query, estimate: Estimate, retrieval: Retriev
         MARGIN, 54, shown(query.name), size=30, bold=True, max_width=760, colour=draw.WHITE
     )
     place = f"lon {estimate.lon:.6f}  lat {estimate.lat:.6f}   ± {estimate.radius_m:.0f} m"
+    place += f" (90 %: {estimate.radius_90_m:.0f} m)"
     room = WIDTH - MARGIN - wide - 24 - (end + 32)
     canvas.text(end + 32, 54, place, size=24, colour=draw.FOUND, max_width=room)
 

@@ -208,11 +208,13 @@ class MapPanel:
             if shade != colour:
                 cv2.addWeighted(layer, 0.45, self.rgb, 0.55, 0, dst=self.rgb)
 
-    def circle(self, x_m: float, y_m: float, radius_m: float, *, colour: Colour) -> None:
+    def circle(
+        self, x_m: float, y_m: float, radius_m: float, *, colour: Colour, fill: float = 0.16
+    ) -> None:
         """A circle of a radius in metres, filled faintly."""
         angles = np.linspace(0, 2 * math.pi, 96, endpoint=False)
         ring = [(x_m + radius_m * math.cos(a), y_m + radius_m * math.sin(a)) for a in angles]
-        self.line(ring, colour=colour, closed=True, fill=0.16)
+        self.line(ring, colour=colour, closed=True, fill=fill)
 
     def dot(
         self, x_m: float, y_m: float, *, colour: Colour, radius_px: float = 6, ring: bool = False

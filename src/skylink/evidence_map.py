@@ -51,7 +51,7 @@ class Places:
         area, level: which frame, and whose imagery.
         frame: the area's local frame.
         found: the estimate's view point.
-        radius_m: its radius.
+        radius_m, radius_90_m: its radii for 50 and 90 %.
         camera: the estimated camera position; None where not known.
         truth: the true view point; None where not known.
         outline: the photo's edge on the ground; empty where no pose is known.
@@ -63,6 +63,7 @@ class Places:
     frame: LocalFrame
     found: Point
     radius_m: float
+    radius_90_m: float
     camera: Point | None
     truth: Point | None
     outline: Sequence[Point]
@@ -101,6 +102,7 @@ def places(
         frame=frame,
         found=found,
         radius_m=estimate.radius_m if math.isfinite(estimate.radius_m) else 0.0,
+        radius_90_m=estimate.radius_90_m if math.isfinite(estimate.radius_90_m) else 0.0,
         camera=local(estimate.camera_lon, estimate.camera_lat),
         truth=local(*truth) if truth is not None else None,
         outline=outline,
@@ -207,6 +209,8 @@ def _mark(panel: MapPanel, at: Places, *, small: bool) -> None:
     pixels = at.radius_m / panel.gsd_m
     if pixels > 7:
         panel.circle(*at.found, at.radius_m, colour=FOUND)
+        if not small:
+            panel.circle(*at.found, at.radius_90_m, colour=FOUND, fill=0.0)
     if small:
         panel.dot(*at.found, colour=FOUND, radius_px=max(9.0, min(pixels + 4, 12)), ring=True)
     panel.dot(*at.found, colour=FOUND, radius_px=3 if small else 4.5)
@@ -226,7 +230,7 @@ def _name_marks(
     canvas: Canvas, x: int, y: int, panel: MapPanel, at: Places, *, corner_right: bool = False
 ) -> None:
     """A legend of what is drawn, in one of the panel's upper corners."""
-    marks = [("●", FOUND, f"estimate ± {at.radius_m:.0f} m")]
+    marks = [("●", FOUND, f"50 % within {at.radius_m:.0f} m, 90 % {at.radius_90_m:.0f} m")]
     if at.camera is not None:
         marks.append(("●", CAMERA, "camera"))
     if at.truth is not None:

@@ -67,12 +67,35 @@ class Camera(BaseModel):
     within_50_m: float
 
 
+class ReliabilityBin(BaseModel):
+    """Queries of about the same confidence: its mean, and the share of them that are right."""
+
+    queries: int
+    confidence: float
+    right: float
+
+
 class Honesty(BaseModel):
-    """Whether radius and confidence mean what they say, over located queries."""
+    """Whether radii and confidence mean what they say, over queries that did not fail.
+
+    `within_radius`, `within_radius_90`: percent whose truth lies within the radius; 50 and 90 are
+    meant. `reliability`: the bins, of ten of equal width, that have queries. `answered`: percent
+    whose confidence is at least `min_confidence`; `right_when_answered`: percent of these that are
+    right; `right_when_not`: of the others, which are "not found on this map".
+    """
 
     within_radius: float
+    within_radius_interval_95: tuple[float, float] | None = None
+    within_radius_90: float | None = None
+    within_radius_90_interval_95: tuple[float, float] | None = None
     expected_calibration_error: float
+    brier_score: float | None = None
     auroc_confidence: float | None
+    reliability: list[ReliabilityBin] = Field(default_factory=list)
+    min_confidence: float | None = None
+    answered: float | None = None
+    right_when_answered: float | None = None
+    right_when_not: float | None = None
 
 
 class Results(BaseModel):
@@ -97,6 +120,8 @@ class Results(BaseModel):
     """Why photos were not re-ranked, with how often."""
     reranker_about: str = ""
     """The re-ranker in words: which model, how it was asked."""
+    cut: int = 0
+    """Photos whose search a time budget ended."""
     failed: int
     failures: dict[str, str]
     ms_per_query: dict[str, float]
@@ -138,11 +163,7 @@ def _ranking(
     top = errors[:, 0]
     counted = np.maximum(np.minimum(positives, hits.shape[1]), np.maximum(hits.sum(1), 1))
     recall = {f"recall@{k}": metrics.recall_at(hits, k) if k <= hits.shape[1] else None for k in KS}
-    interval = None
-    if len(np.unique(blocks)) > 1:
-        found = hits[:, 0].astype(float)
-        spread = metrics.block_bootstrap(np.zeros_like(found), found, blocks)
-        interval = (100 * spread.low, 100 * spread.high)
+    interval = _interval(hits[:, 0].astype(float), blocks)
     median = metrics.median_error_m(top)
     return Ranking.model_validate(
         {
@@ -214,6 +235,7 @@ def make_results(
         rerank_failed=sum(e.rerank_failed for e in located),
         rerank_notes=dict(Counter(e.rerank_note for e in located if e.rerank_note)),
         reranker_about=str(getattr(localizer.reranker, "about", "")),
+        cut=sum(e.cut for e in located),
         failed=len(outcomes) - len(located),
         failures={o.row.file: o.error for o in outcomes if o.error},
         ms_per_query={
@@ -223,7 +245,7 @@ def make_results(
             if located
         },
         camera=_camera(cameras) if len(cameras) else None,
-        honesty=_honesty(outcomes),
+        honesty=_honesty(outcomes, blocks, localizer.min_confidence),
         groups=groups,
     )
 
@@ -237,7 +259,10 @@ def _camera(errors: NDArray[np.float64]) -> Camera:
     )
 
 
-def _honesty(outcomes: Sequence[Outcome]) -> Honesty | None:
+def _honesty(
+    outcomes: Sequence[Outcome], blocks: NDArray[np.int64], min_confidence: float
+) -> Honesty | None:
+    known = np.array([o.estimate is not None for o in outcomes])
     pairs = [(o.estimate, o.final_m[0]) for o in outcomes if o.estimate is not None]
     if not pairs:
         return None
@@ -246,8 +271,32 @@ def _honesty(outcomes: Sequence[Outcome]) -> Honesty | None:
     auroc = None
     if correct.any() and not correct.all():
         auroc = metrics.auroc(confidence[correct], confidence[~correct])
+    inside = np.array([(error <= e.radius_m, error <= e.radius_90_m) for e, error in pairs])
+    intervals = [_interval(column.astype(float), blocks[known]) for column in inside.T]
+    answered = confidence >= min_confidence
     return Honesty(
-        within_radius=100 * float(np.mean([error <= e.radius_m for e, error in pairs])),
+        within_radius=100 * float(inside[:, 0].mean()),
+        within_radius_interval_95=intervals[0],
+        within_radius_90=100 * float(inside[:, 1].mean()),
+        within_radius_90_interval_95=intervals[1],
         expected_calibration_error=metrics.expected_calibration_error(confidence, correct),
+        brier_score=float(((confidence - correct) ** 2).mean()),
         auroc_confidence=auroc,
+        reliability=[
+            ReliabilityBin(queries=int(n), confidence=claimed, right=right)
+            for n, claimed, right in zip(*metrics.reliability(confidence, correct), strict=True)
+            if n
+        ],
+        min_confidence=min_confidence,
+        answered=100 * float(answered.mean()),
+        right_when_answered=100 * float(correct[answered].mean()) if answered.any() else None,
+        right_when_not=100 * float(correct[~answered].mean()) if not answered.all() else None,
     )
+
+
+def _interval(values: NDArray[np.float64], blocks: NDArray[np.int64]) -> tuple[float, float] | None:
+    """Of a mean, percent; None where one block is all there is."""
+    if len(np.unique(blocks)) < 2:
+        return None
+    spread = metrics.block_bootstrap(np.zeros_like(values), values, blocks)
+    return 100 * spread.low, 100 * spread.high

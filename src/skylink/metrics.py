@@ -112,6 +112,18 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
         correct: (Q,) bool.
         bins: number of bins.
     """
+    count, claimed, right = reliability(confidence, correct, bins)
+    held = count > 0
+    return float((count * np.abs(claimed - right))[held].sum() / count.sum())
+
+
+def reliability(
+    confidence: ArrayLike, correct: ArrayLike, bins: int = 10
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+    """(queries, mean confidence, share correct) of each bin (B,); NaN where one has no query.
+
+    Args: as for `expected_calibration_error`.
+    """
     if bins < 1:
         raise ValueError(f"bins = {bins} is not at least 1")
     claimed, right = _vector("confidence", confidence), _flags("correct", correct)
@@ -119,8 +131,11 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     if ((claimed < 0) | (claimed > 1)).any():
         raise ValueError("confidence is outside 0..1")
     index = np.minimum((claimed * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(index, weights=right.astype(np.float64) - claimed, minlength=bins)
-    return float(np.abs(gap).sum() / claimed.size)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(index, weights=claimed, minlength=bins) / count
+        share = np.bincount(index, weights=right.astype(np.float64), minlength=bins) / count
+    return count, mean, share
 
 
 def auroc(positive_scores: ArrayLike, negative_scores: ArrayLike) -> float:

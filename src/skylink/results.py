@@ -48,6 +48,12 @@ CSV_COLUMNS = (
     "searched",
     "total_ms",
     "error",
+    "radius_90_m",
+    "fov_deg",
+    "pose_from",
+    "poses_tried",
+    "poses_planned",
+    "cut",
 )
 
 Position = tuple[float, float]
@@ -82,7 +88,7 @@ def to_table(outcomes: Sequence[Outcome]) -> Table:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("photo", overflow="fold")
-    for title in ("lon", "lat", "within m", "confidence", "camera lon", "camera lat"):
+    for title in ("lon", "lat", "50 / 90 % m", "confidence", "camera lon", "camera lat"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("re-ranked", no_wrap=True)
     table.add_column("note", overflow="fold")
@@ -96,8 +102,8 @@ def to_table(outcomes: Sequence[Outcome]) -> Table:
             name,
             _fixed(found.lon, DECIMALS),
             _fixed(found.lat, DECIMALS),
-            _fixed(found.radius_m, 0),
-            Text(_fixed(found.confidence, 2), style=_confidence_style(found.confidence)),
+            f"{_fixed(found.radius_m, 0)} / {_fixed(found.radius_90_m, 0)}",
+            Text(_fixed(found.confidence, 2), style=_confidence_style(found)),
             _fixed(found.camera_lon, DECIMALS),
             _fixed(found.camera_lat, DECIMALS),
             "yes" if found.reranked else "no",
@@ -106,15 +112,42 @@ def to_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _confidence_style(confidence: float) -> str:
-    return "green" if confidence >= 0.7 else "yellow" if confidence >= 0.4 else "red"
+def _confidence_style(found: Estimate) -> str:
+    return "red" if not found.located else "green" if found.confidence >= 0.7 else "yellow"
 
 
 def _note(found: Estimate) -> str:
-    notes = [] if found.aligned else ["telemetry incomplete"]
+    notes = [] if found.located else [f"{not_found(found)}; best guess"]
+    if not found.aligned:
+        notes.append(pose_found(found) or "telemetry incomplete")
+    if found.cut:
+        notes.append(f"search cut after {found.poses_tried} of {found.poses_planned} poses")
     if found.rerank_note:
         notes.append(found.rerank_note)
     return "; ".join(notes)
+
+
+def not_found(found: Estimate) -> str:
+    """What is said of an estimate that is not `located`."""
+    return f"not found on this map (confidence {found.confidence:.2f})"
+
+
+def pose_found(found: Estimate) -> str:
+    """The parts of the pose that telemetry did not give, as they were found."""
+    pose = found.pose
+    if pose is None:
+        return ""
+    values = {
+        "heading": f"{pose.heading_deg % 360:.0f} deg",
+        "altitude": f"{pose.altitude_m:.0f} m",
+        "tilt": f"{pose.tilt_deg:.0f} deg",
+    }
+    open_parts = [part for part in values if found.pose_from.get(part, "known") != "known"]
+    words = ", ".join(f"{part} {values[part]}" for part in open_parts)
+    if found.pose_from.get("fov") == "assumed":
+        assumed = f"with an assumed field of view of {pose.hfov_deg:.0f} deg"
+        words = f"{words} {assumed}" if words else assumed
+    return f"found {words}" if open_parts else words
 
 
 def to_csv(outcomes: Sequence[Outcome]) -> str:
@@ -129,7 +162,7 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
         if found is not None:
             pose = found.pose
             row |= {
-                "status": "located",
+                "status": "located" if found.located else "not found",
                 "lon": _fixed(found.lon, DECIMALS),
                 "lat": _fixed(found.lat, DECIMALS),
                 "radius_m": _fixed(found.radius_m, 2),
@@ -146,6 +179,12 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
                 "rerank_note": found.rerank_note,
                 "searched": found.searched,
                 "total_ms": _fixed(total_ms(found), 1),
+                "radius_90_m": _fixed(found.radius_90_m, 2),
+                "fov_deg": _fixed(pose.hfov_deg if pose else None, 2),
+                "pose_from": " ".join(f"{k}={v}" for k, v in found.pose_from.items()),
+                "poses_tried": str(found.poses_tried),
+                "poses_planned": str(found.poses_planned),
+                "cut": str(int(found.cut)),
             }
         writer.writerow([readable(row[column]) for column in CSV_COLUMNS])
     return text.getvalue()
@@ -158,7 +197,7 @@ def _fixed(value: float | None, decimals: int) -> str:
 
 
 def to_geojson(outcomes: Sequence[Outcome], *, attribution: str = "") -> str:
-    """A FeatureCollection: for each photo a point, its radius and, if known, the camera.
+    """A FeatureCollection: for each photo a point, its radii and, if known, the camera.
 
     A photo that failed is a feature without geometry that has the error among its properties.
     """
@@ -180,11 +219,12 @@ def _features(outcome: Outcome) -> Iterable[dict[str, Any]]:
         return
     pose = found.pose
     camera = _point(found.camera_lon, found.camera_lat)
-    shape = radius_geometry(lon=found.lon, lat=found.lat, radius_m=found.radius_m)
     properties = {
         "name": name,
         "kind": "view",
+        "located": found.located,
         "radius_m": _number(found.radius_m, 2),
+        "radius_90_m": _number(found.radius_90_m, 2),
         "confidence": _number(found.confidence, 4),
         "reranked": found.reranked,
         "rerank_note": readable(found.rerank_note) or None,
@@ -193,19 +233,25 @@ def _features(outcome: Outcome) -> Iterable[dict[str, Any]]:
         "altitude_m": _number(pose.altitude_m if pose else None, 2),
         "heading_deg": _number(pose.heading_deg % 360 if pose else None, 2),
         "tilt_deg": _number(pose.tilt_deg if pose else None, 2),
+        "fov_deg": _number(pose.hfov_deg if pose else None, 2),
+        "pose_from": dict(found.pose_from) or None,
         "aligned": found.aligned,
         "retriever": found.retriever,
         "reranker": found.reranker,
         "searched": found.searched,
+        "poses_tried": found.poses_tried,
+        "poses_planned": found.poses_planned,
+        "cut": found.cut,
         "candidates": [
             [_number(c.lon, DECIMALS), _number(c.lat, DECIMALS), _number(c.score, 6)]
             for c in found.candidates[:CANDIDATES]
         ],
     }
     yield _feature(_point(found.lon, found.lat), properties)
-    if shape is not None:
-        radius = {"name": name, "kind": "radius", "radius_m": properties["radius_m"]}
-        yield _feature(shape, radius)
+    for kind, radius_m in (("radius", found.radius_m), ("radius_90", found.radius_90_m)):
+        shape = radius_geometry(lon=found.lon, lat=found.lat, radius_m=radius_m)
+        if shape is not None:
+            yield _feature(shape, {"name": name, "kind": kind, "radius_m": _number(radius_m, 2)})
     if camera is not None:
         attitude = {key: properties[key] for key in ("altitude_m", "heading_deg", "tilt_deg")}
         yield _feature(camera, {"name": name, "kind": "camera", **attitude})

@@ -128,6 +128,10 @@ def test_ones_own_map(town_folder: Path, tmp_path: Path) -> None:
     assert lists.header.provenance.labels.source == "overlap"
     assert lists.header.summary.labels.soft_share > 0
     assert all(one.ground_truth.any() for one in lists)
+    columns = run(*words, "--top-k", 4, "--out", tmp_path / "a.parquet")
+    assert columns.exit_code == 0, columns.output
+    assert list(MinedFile(tmp_path / "a.parquet")) == list(lists)
+    assert read_header(tmp_path / "a.parquet") == lists.header
     quantile = run(*words, "--top-k", 4, "--labels", "cosine", "--label-quantile", 0.75,
                    "--replace-last", "--out", tmp_path / "b.jsonl")  # fmt: skip
     assert quantile.exit_code == 0, quantile.output

@@ -100,7 +100,7 @@ def _table(outcomes: Sequence[Outcome]) -> Any:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("photo")
-    for title in ("tilt", "lon", "lat", "error m", "radius m", "camera error m", "confidence"):
+    for title in ("tilt", "lon", "lat", "error m", "50 / 90 % m", "camera error m", "confidence"):
         table.add_column(title, justify="right", no_wrap=True)
     for outcome in outcomes:
         estimate = outcome.estimate
@@ -114,7 +114,7 @@ def _table(outcomes: Sequence[Outcome]) -> Any:
             f"{estimate.lon:.6f}",
             f"{estimate.lat:.6f}",
             f"{outcome.final_m[0]:.1f}",
-            f"{estimate.radius_m:.0f}",
+            f"{estimate.radius_m:.0f} / {estimate.radius_90_m:.0f}",
             "" if outcome.camera_m is None else f"{outcome.camera_m:.1f}",
             f"{estimate.confidence:.2f}",
         )

@@ -63,12 +63,14 @@ def evaluate(
     ] = None,
     heading_error: options.HeadingError = None,
     altitude_error: options.AltitudeError = None,
+    tilt_error: options.TiltError = None,
+    time_budget: options.TimeBudget = None,
     perturb: Annotated[
         bool,
         typer.Option(
             "--perturb",
-            help="Add random errors of up to --heading-error and --altitude-error to the "
-            "telemetry, the same ones for the same --seed.",
+            help="Add random errors of up to --heading-error, --altitude-error and --tilt-error "
+            "to the telemetry, the same ones for the same --seed.",
             rich_help_panel=DROP,
         ),
     ] = False,
@@ -138,6 +140,7 @@ def evaluate(
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
+    min_confidence: options.MinConfidence = None,
     *,
     lvlm: LvlmOptions,
 ) -> None:
@@ -155,6 +158,7 @@ def evaluate(
         _refuse(
             "--benchmark", gallery=gallery, queries=queries, plot=plot, evidence=evidence,
             conditions=conditions, group_by=group_by, without=without, perturb=perturb or None,
+            min_confidence=min_confidence,
         )  # fmt: skip
         results = benchmark_run.evaluate_benchmark(
             benchmark, root, task, split, distractors,
@@ -193,7 +197,9 @@ def evaluate(
     outside = check_against_map(rows, _on_map(opened))
     if outside:
         terminal.warn(f"{outside} of {len(rows)} true places are outside the map")
-    space = SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error)
+    space = SearchSpace(
+        heading_error_deg=heading_error, altitude_error=altitude_error, tilt_error_deg=tilt_error
+    )
     terminal.say_what_loads(reranker)
     localizer = Localizer(
         opened,
@@ -203,6 +209,8 @@ def evaluate(
         space=space,
         fusion=options.fusion(base_weight, gate),
         strict=strict,
+        min_confidence=min_confidence,
+        time_budget_s=time_budget,
         lvlm=lvlm,
     )
     terminal.say(

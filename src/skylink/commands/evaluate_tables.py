@@ -45,7 +45,17 @@ def summary_table(evaluation: Evaluation) -> Any:
         row_name = f"camera position, median error ({results.camera.queries} photos)"
         table.add_row(row_name, "", _figure(results.camera.median_error_m, "m"))
     if results.honesty is not None:
-        table.add_row("truth within the radius", "", _figure(results.honesty.within_radius, "%"))
+        told = results.honesty
+        table.add_row("truth within the 50 % radius", "", _figure(told.within_radius, "%"))
+        table.add_row("truth within the 90 % radius", "", _figure(told.within_radius_90, "%"))
+        error = f"{told.expected_calibration_error:.3f}"
+        table.add_row("calibration error of the confidence", "", error)
+        table.add_row(
+            f"found on this map (confidence >= {told.min_confidence:.2f})",
+            "",
+            _figure(told.answered, "%"),
+        )
+        table.add_row("  right within 50 m of these", "", _figure(told.right_when_answered, "%"))
     for stage, name in (("total_median", "time a photo, median"), ("total_p95", "  95 %")):
         if stage in results.ms_per_query:
             table.add_row(name, "", f"{results.ms_per_query[stage]:.0f} ms")

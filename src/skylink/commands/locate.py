@@ -55,6 +55,8 @@ def locate(
     ] = None,
     heading_error: options.HeadingError = None,
     altitude_error: options.AltitudeError = None,
+    tilt_error: options.TiltError = None,
+    time_budget: options.TimeBudget = None,
     telemetry: Annotated[
         Path | None,
         typer.Option(
@@ -113,11 +115,13 @@ def locate(
         bool,
         typer.Option(
             "--strict",
-            help="A photo whose re-ranking fails is a failed photo. Without it the photo keeps "
-            "its first order, and the result says so.",
+            help="A photo whose re-ranking fails is a failed photo, and one that is not found on "
+            "this map counts in the exit code. Without it the photo keeps its first order, and the "
+            "result says so.",
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
+    min_confidence: options.MinConfidence = None,
     *,
     lvlm: LvlmOptions,
 ) -> None:
@@ -154,8 +158,14 @@ def locate(
         reranker=reranker,
         top_k=top_k,
         fusion=options.fusion(base_weight, gate),
-        space=SearchSpace(heading_error_deg=heading_error, altitude_error=altitude_error),
+        space=SearchSpace(
+            heading_error_deg=heading_error,
+            altitude_error=altitude_error,
+            tilt_error_deg=tilt_error,
+        ),
+        time_budget_s=time_budget,
         strict=strict,
+        min_confidence=min_confidence,
         lvlm=lvlm,
     )
     jobs = list_photos(photos)
@@ -169,7 +179,7 @@ def locate(
         run.pictures = Pictures(evidence, opened)
     run.locate_all(jobs)
     _write(run.outcomes, format, out, attribution=opened.info.attribution)
-    _finish(run, format, out, evidence)
+    _finish(run, format, out, evidence, strict=strict)
 
 
 def _write(
@@ -198,12 +208,15 @@ def _write(
         raise
 
 
-def _finish(run: Run, format: Format, out: Path | None, evidence: Path | None) -> None:
+def _finish(
+    run: Run, format: Format, out: Path | None, evidence: Path | None, *, strict: bool
+) -> None:
     """Say what came of it and what to do next, and leave with the exit code."""
     from skylink.names import shown
 
     failed = [o for o in run.outcomes if o.estimate is None]
-    located = len(run.outcomes) - len(failed)
+    unsure = sum(o.estimate is not None and not o.estimate.located for o in run.outcomes)
+    located = len(run.outcomes) - len(failed) - unsure
     pace = f" in {run.seconds:.1f} s" if run.seconds else ""
     terminal.say(f"Located {located} of {len(run.outcomes)}{pace}")
     hints: dict[str, None] = {}
@@ -214,9 +227,18 @@ def _finish(run: Run, format: Format, out: Path | None, evidence: Path | None) -
         terminal.say(f"  ... and {len(failed) - 20} more")
     for hint in filter(None, hints):
         terminal.say(f"  hint: {shown(hint)}")
-    unsure = sum(o.estimate is not None and o.estimate.confidence < 0.4 for o in run.outcomes)
     if unsure:
-        terminal.say(f"  {unsure} with a confidence below 0.4: they may not show this map at all")
+        least = run.localizer.min_confidence
+        terminal.say(f"  {unsure} not found on this map (confidence below {least:.2f}): best guess")
+    heights = sum(
+        o.estimate is not None and o.estimate.pose_from.get("altitude") == "searched"
+        for o in run.outcomes
+    )
+    if heights:
+        terminal.say(
+            f"  {heights} without a height above the ground (a GPS altitude is above the sea): it "
+            "was searched; --altitude-m says it"
+        )
     if run.pictures is not None:
         terminal.say(f"Evidence: {run.pictures.written} pictures in {evidence}")
         if run.pictures.problem is not None:
@@ -229,5 +251,6 @@ def _finish(run: Run, format: Format, out: Path | None, evidence: Path | None) -
         terminal.say("Next: add `--evidence DIR` for pictures that show why")
     elif located and format is Format.table:
         terminal.say("Next: add `--format geojson --out places.geojson` for a GIS or geojson.io")
-    if failed:
-        raise typer.Exit(terminal.SOME_FAILED if located else terminal.ALL_FAILED)
+    if failed or (strict and unsure):
+        answered = located + (0 if strict else unsure)
+        raise typer.Exit(terminal.SOME_FAILED if answered else terminal.ALL_FAILED)

@@ -18,7 +18,13 @@ LABELS, HELD = "Labels", "Held-out queries and folds"
 
 def mine(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE.jsonl", help="The lists to write.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE.jsonl|FILE.parquet",
+            help="The lists to write; the name's end says how.",
+        ),
     ],
     benchmark: benchmark_run.BenchmarkName = None,
     root: benchmark_run.Root = None,
@@ -129,7 +135,7 @@ def mine(
         Path | None,
         typer.Option(
             "--validation-out",
-            metavar="FILE.jsonl",
+            metavar="FILE.jsonl|FILE.parquet",
             help="Their lists, nothing forced in.",
             rich_help_panel=HELD,
         ),

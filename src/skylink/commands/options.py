@@ -37,7 +37,7 @@ Reranker = Annotated[
     str,
     typer.Option(
         "--reranker",
-        metavar="none|dense|matching|lvlm:MODEL|http://HOST:PORT",
+        metavar="none|dense|hog|matching|lvlm:MODEL|http://HOST:PORT",
         help="What looks at photo and candidates together and orders them anew. `skylink models` "
         "lists vision-language models; a server is any that speaks OpenAI's protocol (vLLM).",
         rich_help_panel=SEARCH,
@@ -73,6 +73,26 @@ AltitudeError = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
+TiltError = Annotated[
+    float | None,
+    typer.Option(
+        "--tilt-error",
+        metavar="DEG",
+        help="The tilt may be wrong by up to this.",
+        rich_help_panel=SEARCH,
+    ),
+]
+TimeBudget = Annotated[
+    float | None,
+    typer.Option(
+        "--time-budget",
+        metavar="SECONDS",
+        help="For each photo's search: the most likely camera poses first, until it is spent. "
+        "[default: as long as it takes]",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
 BaseWeight = Annotated[
     float | None,
     typer.Option(
@@ -91,6 +111,17 @@ GateMargin = Annotated[
         metavar="LEAD",
         help="Re-rank only where the retriever's lead, in standard deviations of its scores, is "
         "below this. [default: always]",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(
+        "--min-confidence",
+        metavar="0..1",
+        help="Below this a photo is said to be not found on this map; its best guess is marked so. "
+        "0: always answer. [default: as calibrated]",
         show_default=False,
         rich_help_panel=SEARCH,
     ),

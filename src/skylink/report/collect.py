@@ -89,6 +89,8 @@ def _located(outcome: Outcome, gallery: Gallery, tolerance_m: float, folder: Pat
         final_rank=_first(outcome.final_m <= tolerance_m),
         confidence=estimate.confidence,
         radius_m=estimate.radius_m if math.isfinite(estimate.radius_m) else None,
+        radius_90_m=estimate.radius_90_m if math.isfinite(estimate.radius_90_m) else None,
+        located=estimate.located,
         reranked=estimate.reranked,
         failed=estimate.rerank_failed,
         note=estimate.rerank_note,

@@ -83,7 +83,8 @@ class QueryDetails(_Part):
             where nothing was re-ranked, and then it is `base`.
         positives: some right answers.
         base_rank, final_rank: of the first right one, from 1; None: not among those known.
-        confidence, radius_m: of the estimate on one's own map.
+        confidence, radius_m, radius_90_m: of the estimate on one's own map.
+        located: its confidence was high enough; if not, it is the best guess.
         reranked, failed, note: as in the results; a photo that could not be located has no `base`.
     """
 
@@ -99,6 +100,8 @@ class QueryDetails(_Part):
     final_rank: Annotated[int, Field(ge=1)] | None = None
     confidence: Percent | None = None
     radius_m: Metres | None = None
+    radius_90_m: Metres | None = None
+    located: bool = True
     reranked: bool = False
     failed: bool = False
     note: Text = ""

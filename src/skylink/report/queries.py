@@ -74,7 +74,11 @@ def _card(query: QueryDetails, kind: str, pictures: Pictures, *, reranks: bool) 
     if query.confidence is not None:
         facts.append(f"confidence {query.confidence:.2f}")
     if query.radius_m is not None:
-        facts.append(f"radius {query.radius_m:.0f} m")
+        facts.append(f"50 % radius {query.radius_m:.0f} m")
+    if query.radius_90_m is not None:
+        facts.append(f"90 % radius {query.radius_90_m:.0f} m")
+    if not query.located:
+        facts.append("not found on this map: best guess")
     if query.note:
         facts.append(query.note)
     head = tag("header", tag("strong", query.query), tag("span", kind, class_=f"kind {kind}"))

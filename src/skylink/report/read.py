@@ -151,7 +151,8 @@ def _own_map(results: Results, known: dict[str, Any]) -> Run:
     final = figures(results.reranked)
     honesty = {}
     if results.honesty is not None:
-        honesty = {k: v for k, v in results.honesty.model_dump().items() if v is not None}
+        told = results.honesty.model_dump().items()
+        honesty = {name: value for name, value in told if isinstance(value, float)}
     return Run(
         **known,
         protocol=f"Own map: right within {results.tolerance_m:g} m, telemetry {results.telemetry}",

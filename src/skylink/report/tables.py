@@ -128,8 +128,11 @@ def honesty_table(runs: Sequence[Run]) -> Html:
     """Whether radius and confidence mean what they say."""
     keys = (
         ("within_radius", "truth within the radius % (50 is meant)"),
+        ("within_radius_90", "within the 90 % radius % (90 is meant)"),
         ("expected_calibration_error", "calibration error, 0..1"),
         ("auroc_confidence", "confidence tells right from wrong, AUROC"),
+        ("answered", "found on this map, by their confidence %"),
+        ("right_when_answered", "right of these %"),
     )
     rows = [
         (run.name, *(_number(run.honesty.get(key), 2) for key, _ in keys))

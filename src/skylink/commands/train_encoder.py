@@ -1,0 +1,105 @@
+"""`skylink train-encoder`: satellite images and drone photos in, an embedded encoder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skylink.commands import terminal
+from skylink.errors import OptionError
+
+if TYPE_CHECKING:
+    from skylink.embedded.training import Trained
+
+
+def train_encoder(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE", help="TOML or YAML file; see --print-config.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Write here, whatever RECIPE says.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on with what is in the folder, if there is something, or begin anew.",
+        ),
+    ] = True,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print a RECIPE with every key explained, and end."),
+    ] = False,
+) -> None:
+    """Train the embedded encoder on satellite images and overlapping drone photos.
+
+    On two cores it takes less than two hours, without a GPU. A run that was interrupted goes on
+    where it stopped when the same command is given again.
+    """
+    from skylink.embedded.recipe import EncoderRecipe
+    from skylink.training.config_file import default_text, read_config
+
+    if print_config:
+        terminal.emit(default_text(EncoderRecipe))
+        return
+    if recipe is None:
+        raise OptionError(
+            "no recipe is given",
+            hint="`skylink train-encoder --print-config > encoder.toml` writes one to edit",
+        )
+    chosen = read_config(recipe, EncoderRecipe)
+    if out is not None:
+        chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
+    terminal.require_writable(chosen.out)
+    from skylink.embedded.finish import finish
+    from skylink.embedded.training import EncoderTraining
+
+    training = EncoderTraining(chosen, resume=resume)
+    terminal.say(
+        f"{len(training.maps):,} satellite images to learn from, {len(training.held_maps):,} held "
+        f"out; {len(training.sites):,} folders of drone photos; into {chosen.out}"
+    )
+    with terminal.progress("samples") as report:
+        bank, held = training.build(report)
+    terminal.say(
+        f"Features of {len(bank):,} maps with {bank.views} views each"
+        + ("" if held is None else f", and of {len(held):,} for validation")
+    )
+    if held is None:
+        terminal.warn("there is no validation: the last step is kept")
+    done: dict[str, Trained | None] = {"dense": None, "descriptor": None}
+    for name, train in (
+        ("dense", training.train_dense),
+        ("descriptor", training.train_descriptor),
+    ):
+        if name in chosen.parts:
+            with terminal.progress(f"steps of the {name}") as report:
+                done[name] = train(report)
+    about = finish(training, done["dense"], done["descriptor"])
+    for name, part in about["parts"].items():
+        terminal.say(_became(name, part))
+    spec = terminal.quoted(f"embedded:{chosen.out}")
+    terminal.say(f"Wrote {chosen.out}; its README.md has the figures")
+    terminal.say(f"Next: skylink build map.tif --out GALLERY --encoder {spec}")
+
+
+def _became(name: str, part: dict[str, Any]) -> str:
+    words = f"The {name}: {part['steps']:,} steps in {part['seconds']:,.0f} s"
+    if part["trained"]:
+        key = next(iter(part["trained"]))
+        before = part["untrained"].get(key)
+        told = "" if before is None else f"{100 * before:.1f} % -> "
+        words += f"; held-out {key} {told}{100 * part['trained'][key]:.1f} %"
+    return words
