@@ -16,12 +16,14 @@ from typing import Any
 
 from _common import SHARED, machine, table, write_json
 from skylink import Gallery, Localizer
+from skylink.encoder import load_encoder
 from skylink.evaluate import evaluate
 from skylink.figures import Results
 from skylink.hypotheses import SearchSpace
 from skylink.queries import read_queries
 
 TILES = {"retriever": "descriptor", "top_k": 20}
+UNTRAINED = {"encoder": "embedded-base"}
 LOOSE = {"space": SearchSpace(altitude_error=0.3)}
 # name, how to locate, how to evaluate, every Nth photo (searches without telemetry take seconds)
 ROWS: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
@@ -33,9 +35,15 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
     ("dense, altitude unknown", {}, {"without": "altitude"}, 2),
     ("dense, no telemetry", {}, {"without": "all"}, 6),
     ("dense, no telemetry, 1 s", {"time_budget_s": 1.0}, {"without": "all"}, 6),
+    ("untrained descriptor, K = 20", {**TILES, **UNTRAINED}, {}, 1),
+    ("untrained descriptor + dense, K = 20", {**TILES, **UNTRAINED, "reranker": "dense"}, {}, 1),
     ("descriptor, K = 20", TILES, {}, 1),
     ("descriptor + matching, K = 20", {**TILES, "reranker": "matching"}, {}, 4),
+    ("descriptor + hog, K = 20", {**TILES, "reranker": "hog"}, {}, 2),
     ("descriptor + dense, K = 20", {**TILES, "reranker": "dense"}, {}, 1),
+    ("descriptor + dense, K = 50", {**TILES, "reranker": "dense", "top_k": 50}, {}, 2),
+    ("descriptor + relational, K = 20", {**TILES, "reranker": "relational"}, {}, 1),
+    ("descriptor + relational, K = 50", {**TILES, "reranker": "relational", "top_k": 50}, {}, 2),
     ("descriptor, no telemetry", TILES, {"without": "all"}, 8),
 ]  # fmt: skip
 
@@ -72,6 +80,17 @@ HEADER = (
 )  # fmt: skip
 
 
+def build(folder: Path, encoder: str) -> Gallery:
+    """The map's gallery by an encoder; built once."""
+    out = folder / encoder
+    if out.exists():
+        return Gallery.open(out)
+    return Gallery.build(
+        [SHARED / "ariel/map.tif"], out, tile_m=(162.0,), stride_m=32.4,
+        encoder=load_encoder(encoder),
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="take every Nth frame")
@@ -87,9 +106,7 @@ def main() -> None:
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        gallery = Gallery.build(
-            [SHARED / "ariel/map.tif"], Path(folder) / "gallery", tile_m=(162.0,), stride_m=32.4
-        )
+        gallery = build(Path(folder), "embedded")
         rate = gallery.tile_count / (time.perf_counter() - start)
         print(
             f"built {gallery.tile_count} tiles, {rate:.0f} tiles/s; {len(rows)} photos", flush=True
@@ -98,7 +115,9 @@ def main() -> None:
         for name, localizer, evaluation, nth in ROWS:
             if options.only not in name:
                 continue
-            located = Localizer(gallery, **localizer)
+            of = localizer.get("encoder", "embedded")
+            how = {key: value for key, value in localizer.items() if key != "encoder"}
+            located = Localizer(gallery if of == "embedded" else build(Path(folder), of), **how)
             located.locate(rows[0].load())  # the map's spectra are made once
             result = evaluate(located, rows[::nth], group_by="flight", **evaluation).results
             lines.append(line(name, result))
@@ -114,6 +133,7 @@ def main() -> None:
                 figures[f"{name}: camera within 50 m"] = result.camera.within_50_m
             if result.honesty:
                 figures[f"{name}: within its radius %"] = result.honesty.within_radius
+                figures[f"{name}: within its 90 % radius %"] = result.honesty.within_radius_90
                 figures[f"{name}: ECE"] = result.honesty.expected_calibration_error
     print("\n" + table(HEADER, lines))
     for key, value in figures.items():

@@ -29,6 +29,7 @@ from skylink.commands import (
     terminal,
     train,
     train_encoder,
+    train_relational,
     train_retriever,
 )
 from skylink.errors import SkyLinkError
@@ -126,6 +127,7 @@ app.command("info", epilog=EPILOG)(info.info)
 app.command("models", epilog=EPILOG)(models.models)
 app.command("train", epilog=EPILOG)(train.train)
 app.command("train-encoder", epilog=EPILOG)(train_encoder.train_encoder)
+app.command("train-relational", epilog=EPILOG)(train_relational.train_relational)
 app.command("train-retriever", epilog=EPILOG)(train_retriever.train_retriever)
 app.command("ablate", epilog=EPILOG)(ablate.ablate)
 app.command("demo", epilog=EPILOG)(demo.demo)

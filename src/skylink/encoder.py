@@ -126,7 +126,8 @@ def standardise(
     return unit_parts(centred, parts)
 
 
-def _session(model: str | bytes, origin: str) -> Any:
+def onnx_session(model: str | bytes, origin: str) -> Any:
+    """A single-threaded ONNX Runtime session of a file or its bytes. Raises ModelError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -148,9 +149,10 @@ def core_threads() -> ThreadPoolExecutor:
 
 
 def _in_batches(
-    run: Callable[[Images], list[Floats]], images: Images, most: int = BATCH
+    run: Callable[[NDArray[Any]], list[Floats]], images: NDArray[Any], most: int = BATCH
 ) -> list[Floats]:
-    """Apply a network to at most `most` images at a time; outputs joined along axis 0."""
+    """Apply a network to at most `most` images (or their numbers) at a time; outputs joined along
+    axis 0."""
     if len(images) == 0:
         raise ModelError("no images to encode")
     size = most if len(images) > 2 * BATCH else 1
@@ -197,7 +199,7 @@ class EmbeddedEncoder:
                 ) from error
             digest.update(models[-1])
         self.fingerprint = digest.hexdigest()[:16]
-        self._trunk = _session(models[0], self._files[0])
+        self._trunk = onnx_session(models[0], self._files[0])
         self._top_model = models[1]
         self._top_session: Any = None
 
@@ -206,23 +208,33 @@ class EmbeddedEncoder:
 
     def _run_all(self, images: Images) -> list[Floats]:
         if self._top_session is None:  # dense search alone never needs it
-            self._top_session = _session(self._top_model, self._files[1])
+            self._top_session = onnx_session(self._top_model, self._files[1])
         features = self._run_trunk(images)[0]
         return [features, *self._top_session.run(None, {"features": features})]
 
     def encode(self, images: Images, masks: Masks | None = None) -> Floats:
-        """See `Encoder.encode`; D = 1712."""
+        """See `Encoder.encode`; D = 1712, more where trained."""
         check_images(images, self.input_px, 32)
         if masks is None:
             masks = np.ones(images.shape[:3], dtype=bool)
         fine, coarse = cell_masks(masks, 16), cell_masks(masks, 32)
-        features, block15, head = _in_batches(self._run_all, fill_invalid(images, masks))
-        pooled = [
-            masked_mean(head, coarse, power=3.0),
-            masked_mean(block15, coarse),
-            masked_mean(features, fine),
-        ]
+        filled = fill_invalid(images, masks)
+
+        def describe(chosen: NDArray[np.intp]) -> list[Floats]:
+            features, block15, head = self._run_all(filled[chosen])
+            return [
+                masked_mean(head, coarse[chosen], power=3.0),
+                masked_mean(block15, coarse[chosen]),
+                masked_mean(features, fine[chosen]),
+                *self._further(features, coarse[chosen]),
+            ]
+
+        pooled = _in_batches(describe, np.arange(len(images)))
         return unit_parts(np.concatenate(pooled, axis=1), self.parts)
+
+    def _further(self, features: Floats, coarse: Floats) -> list[Floats]:
+        """Further parts of the descriptor, of trained encoders."""
+        return []
 
     def feature_map(self, images: Images) -> Floats:
         """See `Encoder.feature_map`; C = 112, stride 16."""
@@ -245,7 +257,7 @@ class OnnxEncoder:
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"no model file at {path}", hint="type onnx:/path/to/model.onnx")
-        self._session = _session(str(path), str(path))
+        self._session = onnx_session(str(path), str(path))
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelError(f"{path} must have one 4-D image input, it has {len(inputs)} input(s)")
@@ -330,13 +342,21 @@ class OnnxEncoder:
 
 @lru_cache(maxsize=4)
 def load_encoder(spec: str = "embedded") -> Encoder:
-    """The encoder of a spec: `embedded` (or its own name), or one of `skylink.encoders`.
+    """The encoder of a spec: `embedded`, or one of `skylink.encoders`.
+
+    `embedded` has the trained files that come with SkyLink; `embedded-base` (or its own name,
+    `efficientnet-lite0`) is without them.
 
     Raises:
         ModelError: unknown spec, or the model can't be loaded.
     """
-    if spec in ("embedded", EmbeddedEncoder.name):
+    if spec in ("embedded-base", EmbeddedEncoder.name):
         return EmbeddedEncoder()
+    if spec == "embedded":
+        from skylink.embedded.encoder import has_trained, shipped_folder, trained_encoder
+
+        folder = shipped_folder()
+        return trained_encoder(folder, name=spec) if has_trained(folder) else EmbeddedEncoder()
     from skylink.encoders import make_encoder
 
     return make_encoder(spec)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skylink.gallery import Gallery
     from skylink.lvlm.options import LvlmOptions
 
-NAMES = ("none", "dense", "hog", "matching")
+NAMES = ("none", "dense", "hog", "matching", "relational")
 
 
 class Reranker(Protocol):
@@ -205,8 +205,9 @@ def make_reranker(
     """The re-ranker of a name; None for `none`.
 
     Args:
-        name: `none`, `dense`, `hog`, `matching`, `lvlm:CHECKPOINT` (hub name, preset or folder), or
-            the `http(s)://` address of a server.
+        name: `none`, `dense`, `hog`, `matching`, `relational` (or `relational:FOLDER`, of
+            `skylink train-relational`), `lvlm:CHECKPOINT` (hub name, preset or folder), or the
+            `http(s)://` address of a server.
         gallery: where candidates come from.
         encoder: the gallery's.
         lvlm: choices for vision-language models, local or served.
@@ -234,6 +235,11 @@ def make_reranker(
         from skylink.rerankers.matching import MatchingReranker
 
         return MatchingReranker(gallery, encoder.input_px)
+    if name == "relational" or (name.startswith("relational:") and name != "relational:"):
+        from skylink.rerankers.relational import RelationalReranker, model_file
+
+        folder = name.partition(":")[2] or None
+        return RelationalReranker(model_file(folder), gallery, encoder)
     if name.startswith("lvlm:") and name != "lvlm:":
         from skylink.rerankers import lvlm as local
 
@@ -246,6 +252,6 @@ def make_reranker(
         return connect(name, GalleryShow(gallery, way=way), lvlm)
     raise OptionError(
         f"unknown re-ranker {name!r}",
-        hint=f"known are: {', '.join(NAMES)}, lvlm:CHECKPOINT (see `skylink models`) and "
-        "http://HOST:PORT",
+        hint=f"known are: {', '.join(NAMES)}, relational:FOLDER, lvlm:CHECKPOINT (see "
+        "`skylink models`) and http://HOST:PORT",
     )

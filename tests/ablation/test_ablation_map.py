@@ -163,3 +163,51 @@ def test_a_model_that_sees_lists_whole_is_asked_at_every_depth(
         errors = result.found.at(depth).pure.errors_m
         last = [pick.mined.candidates[depth - 1].measured.distance_m for pick in ablation.held]
         assert errors == pytest.approx(last)
+
+
+@pytest.mark.slow
+def test_relational_models_by_labels_losses_and_depths(
+    mined: Path, town_folder: Path, town_gallery: Gallery
+) -> None:
+    rows = """
+[[rows]]
+models = ["correlation", "late", "transformer"]
+losses = ["hard", "relational"]
+labels = ["overlap", "cosine"]
+rankings = ["pure"]
+[relational]
+layers = 1
+width = 16
+"""
+    ablation = opened(mined, town_folder, "none", rows, more="depths = [4, 8]")
+    # a hard loss has no source of labels
+    assert len(ablation.cells) == 1 + 2 * 3
+    ablation.run()
+    (part,) = write_report(ablation)
+    assert not [row.failed for row in part.rows if row.failed]
+    assert len(part.rows) == 7 * 2
+    for cell, result in ablation.results().items():
+        assert isinstance(result.found, Done)
+        if cell.arm.model == "correlation":
+            continue
+        assert result.found.trained is not None
+        assert result.found.trained.steps == 2
+    # what is left can be used
+    (folder,) = (ablation.out / "cells").glob("late*hard*/relational.onnx")
+    reranker = make_reranker(
+        f"relational:{folder.parent}", town_gallery, load_encoder(town_gallery.info.encoder.name)
+    )
+    assert reranker is not None
+    assert reranker.name == "relational"
+
+
+def test_relational_models_need_a_gallery(folder: Path) -> None:
+    rows = '[[rows]]\nmodels = ["late", "pairs-head"]\nrankings = ["pure"]\n'
+    path = write_grid(folder, "none", rows=rows, seeds="[0]", steps=1, name="pictures")
+    ablation = Ablation(read_grid(path), folder / "elsewhere")
+    ablation.run()
+    found = {cell.arm.model: result.found for cell, result in ablation.results().items()}
+    failed = found["late"]
+    assert isinstance(failed, Failed)
+    assert "data.gallery" in failed.cause
+    assert isinstance(found["pairs-head"], Done)

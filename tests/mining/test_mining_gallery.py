@@ -145,7 +145,7 @@ def test_places_with_a_pose_are_right_within_half_a_diagonal_of_the_grid(
             assert c.place.pose is not None
             overlap = shared(c.place.x_m - x, c.place.y_m - y)
             assert c.measured.overlap == pytest.approx(overlap, abs=1e-6)
-    assert found.header.provenance.base == "dense search, efficientnet-lite0"
+    assert found.header.provenance.base == "dense search, embedded"
 
 
 def test_another_encoder_for_cosines(town_gallery, town_rows, town_folder, tmp_path) -> None:

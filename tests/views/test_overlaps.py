@@ -73,7 +73,7 @@ def test_known_warps_are_recovered(found: list[Overlap]) -> None:
 
 
 def test_what_a_sample_shows_lies_where_it_says(found: list[Overlap]) -> None:
-    assert sum(compared_samples(found, seed) for seed in range(8)) >= 12
+    assert sum(compared_samples(found, seed) for seed in range(8)) >= 10
 
 
 def compared_samples(found: list[Overlap], seed: int) -> int:

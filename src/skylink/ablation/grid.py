@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from skylink.embedded.relational_recipe import Architecture
 from skylink.errors import OptionError
 from skylink.mined import MAX_CANDIDATES
 from skylink.soft_labels import Source
@@ -36,15 +37,18 @@ Model = Literal[
     "base",
     "correlation",
     "hog",
+    "late",
     "lvlm-zero-shot",
     "lvlm-head",
     "lvlm-lora",
     "pairs-head",
     "shuffled-tiles",
+    "transformer",
 ]
 Ranking = Literal["pure", "fused"]
 UNTRAINED: tuple[Model, ...] = ("base", "correlation", "hog", "lvlm-zero-shot")
-WITHOUT_LVLM: tuple[Model, ...] = ("base", "correlation", "hog", "pairs-head")
+RELATIONAL: tuple[Model, ...] = ("late", "transformer")
+WITHOUT_LVLM: tuple[Model, ...] = ("base", "correlation", "hog", "pairs-head", *RELATIONAL)
 HARD = "hard"
 THRESHOLD = "+threshold"
 MAX_CELLS = 10_000
@@ -163,6 +167,12 @@ class Pairs(Section):
     lr: float = Field(default=1e-3, gt=0, le=1e3, description="learning rate")
 
 
+class Relational(Architecture):
+    """Small models on the cells of photo and map: `late` and `transformer`."""
+
+    lr: float = Field(default=1e-3, gt=0, le=1e3, description="learning rate")
+
+
 class Rows(Section):
     """A part of the table: every combination of what it lists."""
 
@@ -216,6 +226,7 @@ class Grid(Section):
     rows: tuple[Rows, ...] = Field(min_length=1)
     thresholds: Thresholds = Thresholds()
     pairs: Pairs = Pairs()
+    relational: Relational = Relational()
     loss_params: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="of a loss by its name, such as {temperature = 1.0}"
     )
@@ -261,7 +272,9 @@ class Grid(Section):
 
     def own(self, model: Model) -> Section | None:
         """The section that says something of this model alone."""
-        return {"pairs-head": self.pairs}.get(model)
+        if model in RELATIONAL:
+            return self.relational
+        return self.pairs if model == "pairs-head" else None
 
     def cells(self) -> Iterator[Cell]:
         """Everything that is to be run, each once; the base needs no running."""

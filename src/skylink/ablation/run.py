@@ -13,15 +13,16 @@ import gc
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from skylink.ablation.cell import Maker, Work, measure, validation_lists
 from skylink.ablation.fixed_cell import make_fixed
-from skylink.ablation.grid import Cell, Grid, Model
+from skylink.ablation.grid import RELATIONAL, Cell, Grid, Model
 from skylink.ablation.held_out import HeldOut
 from skylink.ablation.lvlm_cell import make_lvlm
 from skylink.ablation.pairs_cell import Looks, make_pairs
+from skylink.ablation.relational_cell import make_relational
 from skylink.ablation.result import (
     Done,
     Failed,
@@ -31,6 +32,7 @@ from skylink.ablation.result import (
     read_result,
     write_result,
 )
+from skylink.embedded.relational_mined import open_cells
 from skylink.errors import OptionError, OutputError, SkyLinkError
 from skylink.minedfile import MinedFile
 from skylink.training import state
@@ -79,6 +81,7 @@ class Ablation:
             )
         self._lists = [file.header.summary.sha256 for file in chosen] + list(self.held.sha256)
         self._looks = Looks(grid.pairs.encoder)
+        self._open_cells = lru_cache(maxsize=2)(open_cells)
         self.cells: tuple[Cell, ...] = tuple(grid.cells())
 
     def results(self) -> dict[Cell, Result]:
@@ -140,6 +143,8 @@ class Ablation:
             return make_fixed
         if model == "pairs-head":
             return partial(make_pairs, self._looks)
+        if model in RELATIONAL:
+            return partial(make_relational, self._open_cells)
         return make_lvlm
 
     def _read(self, cell: Cell) -> Result | None:

@@ -37,7 +37,7 @@ Reranker = Annotated[
     str,
     typer.Option(
         "--reranker",
-        metavar="none|dense|hog|matching|lvlm:MODEL|http://HOST:PORT",
+        metavar="none|dense|hog|matching|relational|lvlm:MODEL|http://HOST:PORT",
         help="What looks at photo and candidates together and orders them anew. `skylink models` "
         "lists vision-language models; a server is any that speaks OpenAI's protocol (vLLM).",
         rich_help_panel=SEARCH,

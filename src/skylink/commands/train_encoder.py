@@ -90,6 +90,8 @@ def train_encoder(
     about = finish(training, done["dense"], done["descriptor"])
     for name, part in about["parts"].items():
         terminal.say(_became(name, part))
+        if _worse(part):
+            terminal.warn(f"the {name} is no better than before on the held-out maps")
     spec = terminal.quoted(f"embedded:{chosen.out}")
     terminal.say(f"Wrote {chosen.out}; its README.md has the figures")
     terminal.say(f"Next: skylink build map.tif --out GALLERY --encoder {spec}")
@@ -103,3 +105,9 @@ def _became(name: str, part: dict[str, Any]) -> str:
         told = "" if before is None else f"{100 * before:.1f} % -> "
         words += f"; held-out {key} {told}{100 * part['trained'][key]:.1f} %"
     return words
+
+
+def _worse(part: dict[str, Any]) -> bool:
+    """By the first figure, where there are any."""
+    key = next(iter(part["trained"]), "")
+    return key in part["untrained"] and part["trained"][key] <= part["untrained"][key]

@@ -115,7 +115,7 @@ def write_random_checkpoint(
     *,
     shape: str = "tiny",
     seed: int = 0,
-    prepare: Callable[[Any], None] | None = None,
+    prepare: Callable[[Any, Any], None] | None = None,
 ) -> Path:
     """Write a vision-language checkpoint with random weights.
 
@@ -125,7 +125,7 @@ def write_random_checkpoint(
         shape: one of `SHAPES`. The weights are float32: 4 to 8 MB for `tiny`, 0.5 GB for
             `qwen-vl`, 1 GB for `smolvlm-256m`.
         seed: of the weights, not negative; the same seed gives the same bytes.
-        prepare: changes the model's weights in place before they are written.
+        prepare: changes weights in place before they are written; called with model and processor.
 
     Returns:
         The folder. It holds config.json, generation_config.json, model.safetensors, the tokenizer,
@@ -163,7 +163,7 @@ def write_random_checkpoint(
 
 
 def _write(
-    folder: Path, family: str, sizes: Shape, seed: int, prepare: Callable[[Any], None] | None
+    folder: Path, family: str, sizes: Shape, seed: int, prepare: Callable[[Any, Any], None] | None
 ) -> None:
     """Write the folder whole or not at all: beside its place, then moved there."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -174,10 +174,10 @@ def _write(
         language = language_of(family)
         tokenizer = make_tokenizer(language)
         model = _model(family, sizes, tokenizer, seed)
-        if prepare is not None:
-            prepare(model)
-        model.save_pretrained(unfinished)
         processor = _processor(family, sizes, tokenizer, language.template)
+        if prepare is not None:
+            prepare(model, processor)
+        model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         processor.image_processor.save_pretrained(unfinished)  # the hub has it in a file of its own
         if folder.exists():

@@ -32,7 +32,7 @@ MIN_MATCHES = 30
 MIN_SHARE = 0.25
 """Of the second photo that has to lie within the first."""
 
-NEIGHBOURS = 10
+NEIGHBOURS = 16
 """Photos that each is compared with, on either side or around it."""
 
 FEATURES = 1500
