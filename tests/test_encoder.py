@@ -94,7 +94,8 @@ def test_descriptors_are_unit_norm_and_tell_pictures_apart(embedded: Encoder) ->
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     for part in np.split(vectors, np.cumsum(embedded.parts)[:-1], axis=1):
-        assert np.linalg.norm(part, axis=1) == pytest.approx(np.full(3, 3**-0.5), abs=1e-5)
+        share = len(embedded.parts) ** -0.5
+        assert np.linalg.norm(part, axis=1) == pytest.approx(np.full(3, share), abs=1e-5)
     cosines = vectors @ vectors.T
     assert (cosines[~np.eye(3, dtype=bool)] < 0.995).all()
 
@@ -170,7 +171,9 @@ def test_descriptors_have_one_size(embedded: Encoder) -> None:
 
 def test_names(tmp_path: Path) -> None:
     assert load_encoder("embedded") is load_encoder("embedded")
-    assert load_encoder("efficientnet-lite0").fingerprint == load_encoder().fingerprint
+    base = load_encoder("embedded-base")
+    assert load_encoder("efficientnet-lite0").fingerprint == base.fingerprint
+    assert load_encoder().fingerprint != base.fingerprint  # the tuned descriptor
     for name in ("resnet50", "onnx:", "", "onnx"):
         with pytest.raises(ModelError, match="unknown encoder") as caught:
             load_encoder(name)

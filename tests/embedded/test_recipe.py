@@ -14,10 +14,12 @@ from skylink.training.config_file import default_text, fields, read_config, toml
 SHIPPED = Path(str(resources.files("skylink") / "embedded" / "encoder.toml"))
 
 
-def test_the_shipped_recipe_is_the_default() -> None:
+def test_the_shipped_recipe_is_the_default_but_for_what_it_says() -> None:
     shipped = read_config(SHIPPED, EncoderRecipe)
     bare = EncoderRecipe(out=shipped.out, data=shipped.data)
-    assert shipped == bare
+    assert shipped.parts == ("descriptor",)
+    for section in ("views", "held_out", "dense", "descriptor", "optimizer"):
+        assert getattr(shipped, section) == getattr(bare, section)
     assert shipped.data.photos is not None
     assert shipped.out.is_absolute()
 
