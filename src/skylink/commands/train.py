@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
-from skylink.errors import OptionError
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.lvlm.adapter import AdapterInfo
@@ -17,33 +15,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG", help="TOML or YAML file; see --print-config.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Write here, whatever CONFIG says.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--fresh",
-            help="Go on from the last checkpoint in the folder, if there is one, or begin anew.",
-        ),
-    ] = True,
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print a CONFIG with every key explained, and end."),
-    ] = False,
+    config: ConfigFile = None,
+    out: Out = None,
+    resume: Resume = True,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train a vision-language re-ranker on candidate lists.
 
@@ -51,20 +26,12 @@ def train(
     several GPUs: `accelerate launch --num_processes N -m skylink train CONFIG`.
     """
     from skylink.training.config import TrainConfig
-    from skylink.training.config_file import default_text, read_config
+    from skylink.training.config_file import default_text
 
     if print_config:
         terminal.emit(default_text(TrainConfig))
         return
-    if config is None:
-        raise OptionError(
-            "no configuration is given",
-            hint="`skylink train --print-config > train.toml` writes one to edit",
-        )
-    chosen = read_config(config, TrainConfig)
-    if out is not None:
-        chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
-    terminal.require_writable(chosen.out)
+    chosen = choices(TrainConfig, config, out, example="skylink train --print-config > train.toml")
     from skylink.training.finish import finish
     from skylink.training.processes import Processes
     from skylink.training.trainer import Trainer

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from skylink.commands import terminal
-from skylink.errors import OptionError
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.embedded.training import Trained
 
 
 def train_encoder(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RECIPE", help="TOML or YAML file; see --print-config.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Write here, whatever RECIPE says.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--fresh",
-            help="Go on with what is in the folder, if there is something, or begin anew.",
-        ),
-    ] = True,
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print a RECIPE with every key explained, and end."),
-    ] = False,
+    config: ConfigFile = None,
+    out: Out = None,
+    resume: Resume = True,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train the embedded encoder on satellite images and overlapping drone photos.
 
@@ -49,20 +23,14 @@ def train_encoder(
     where it stopped when the same command is given again.
     """
     from skylink.embedded.recipe import EncoderRecipe
-    from skylink.training.config_file import default_text, read_config
+    from skylink.training.config_file import default_text
 
     if print_config:
         terminal.emit(default_text(EncoderRecipe))
         return
-    if recipe is None:
-        raise OptionError(
-            "no recipe is given",
-            hint="`skylink train-encoder --print-config > encoder.toml` writes one to edit",
-        )
-    chosen = read_config(recipe, EncoderRecipe)
-    if out is not None:
-        chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
-    terminal.require_writable(chosen.out)
+    chosen = choices(
+        EncoderRecipe, config, out, example="skylink train-encoder --print-config > encoder.toml"
+    )
     from skylink.embedded.finish import finish
     from skylink.embedded.training import EncoderTraining
 

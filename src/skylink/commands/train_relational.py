@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from skylink.commands import terminal
-from skylink.errors import OptionError
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 
 def train_relational(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RECIPE", help="TOML or YAML file; see --print-config.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Write here, whatever RECIPE says.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--fresh",
-            help="Go on from the last checkpoint in the folder, if there is one, or begin anew.",
-        ),
-    ] = True,
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print a RECIPE with every key explained, and end."),
-    ] = False,
+    config: ConfigFile = None,
+    out: Out = None,
+    resume: Resume = True,
+    print_config: PrintConfig = False,
     print_recipe: Annotated[
         bool,
-        typer.Option("--print-recipe", help="Print SkyLink's own RECIPE, and end."),
+        typer.Option("--print-recipe", help="Print SkyLink's own CONFIG, and end."),
     ] = False,
 ) -> None:
     """Train a relational re-ranker on features of maps and views, or on mined lists.
@@ -50,20 +26,17 @@ def train_relational(
     where it stopped when the same command is given again.
     """
     from skylink.embedded.relational_recipe import RelationalRecipe, example_text
-    from skylink.training.config_file import default_text, read_config
+    from skylink.training.config_file import default_text
 
     if print_config or print_recipe:
         terminal.emit(default_text(RelationalRecipe) if print_config else example_text())
         return
-    if recipe is None:
-        raise OptionError(
-            "no recipe is given",
-            hint="`skylink train-relational --print-recipe > relational.toml` writes one to edit",
-        )
-    chosen = read_config(recipe, RelationalRecipe)
-    if out is not None:
-        chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
-    terminal.require_writable(chosen.out)
+    chosen = choices(
+        RelationalRecipe,
+        config,
+        out,
+        example="skylink train-relational --print-recipe > relational.toml",
+    )
     from skylink.embedded.head import number_of
     from skylink.embedded.relational_finish import finish
     from skylink.embedded.relational_training import RelationalTraining

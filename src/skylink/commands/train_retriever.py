@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
 from skylink.commands.train import silence
-from skylink.errors import OptionError
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.training.loop import Outcome
@@ -17,54 +15,28 @@ if TYPE_CHECKING:
 
 
 def train_retriever(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG", help="TOML or YAML file; see --print-config.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Write here, whatever CONFIG says.",
-            show_default=False,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--fresh",
-            help="Go on from the last checkpoint in the folder, if there is one, or begin anew.",
-        ),
-    ] = True,
-    print_config: Annotated[
-        bool,
-        typer.Option("--print-config", help="Print a CONFIG with every key explained, and end."),
-    ] = False,
+    config: ConfigFile = None,
+    out: Out = None,
+    resume: Resume = True,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train an image encoder to find a photo's tile, on a benchmark or on mined lists.
 
     A run that was interrupted goes on where it stopped when the same command is given again. For
     several GPUs: `accelerate launch --num_processes N -m skylink train-retriever CONFIG`.
     """
-    from skylink.training.config_file import default_text, read_config
+    from skylink.training.config_file import default_text
     from skylink.training.retriever.config import RetrieverConfig
 
     if print_config:
         terminal.emit(default_text(RetrieverConfig))
         return
-    if config is None:
-        raise OptionError(
-            "no configuration is given",
-            hint="`skylink train-retriever --print-config > retriever.toml` writes one to edit",
-        )
-    chosen = read_config(config, RetrieverConfig)
-    if out is not None:
-        chosen = chosen.model_copy(update={"out": out.expanduser().absolute()})
-    terminal.require_writable(chosen.out)
+    chosen = choices(
+        RetrieverConfig,
+        config,
+        out,
+        example="skylink train-retriever --print-config > retriever.toml",
+    )
     from skylink.training.processes import Processes
     from skylink.training.retriever.finish import finish
     from skylink.training.retriever.trainer import RetrieverTrainer
