@@ -82,16 +82,12 @@ labels = ["overlap"]
     assert not [row.failed for row in part.rows if row.failed]
     assert len(part.rows) == 1 + 4 * 2 * 2
     found = {(row.arm.model, row.depth, row.ranking): row for row in part.rows}
-    errors: dict[str, float] = {}
     for model in ("hog", "correlation"):
         (result,) = (r for cell, r in ablation.results().items() if cell.arm.model == model)
         assert isinstance(result.found, Done)
         # both lists have the place; of neighbouring tiles any may be first
-        errors[model] = max(result.found.at(DEEP).pure.errors_m or [np.inf])
-        assert errors[model] < STRIDE
+        assert max(result.found.at(DEEP).pure.errors_m or [np.inf]) < STRIDE
         assert found[model, DEEP, "pure"].calm is None
-    # at this depth they mend the base, whose errors are within a stride since it was tuned
-    assert min(errors.values()) < max(ablation.held.judge_base().errors_m or [])
     assert found["lvlm-head", 3, "pure"].train_seconds is not None
     document = json.loads((ablation.out / "ablation.json").read_text())
     assert {row["depth"] for row in document["parts"][0]["rows"]} == {None, 3, DEEP}
