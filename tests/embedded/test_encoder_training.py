@@ -88,7 +88,7 @@ def test_print_config_and_no_recipe() -> None:
     assert "[descriptor_optimizer]" in run("--print-config")
     done = CliRunner().invoke(app, ["train-encoder"])
     assert done.exit_code == 1
-    assert "no recipe" in done.output
+    assert "no configuration" in done.output
 
 
 def test_pictures_that_are_not_there(pictures: Path, tmp_path: Path) -> None:
