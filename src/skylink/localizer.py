@@ -45,8 +45,8 @@ class Localizer:
     Args:
         gallery: an open gallery or its folder.
         retriever: `auto`, `dense` or `descriptor`.
-        reranker: `none`, `dense`, `hog`, `matching`, `lvlm:CHECKPOINT`, `http(s)://HOST:PORT`, or
-            an object of one's own (see `skylink.reranker.Reranker`).
+        reranker: `none`, `dense`, `relational`, `hog`, `matching`, `lvlm:CHECKPOINT`,
+            `http(s)://HOST:PORT`, or an object of one's own (see `skylink.reranker.Reranker`).
         top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
         space: how far telemetry may be off.
         fusion: how the base score takes part, and when to leave the base alone; None: as it was

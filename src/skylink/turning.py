@@ -3,7 +3,7 @@
 A heading that is off by 10 degrees spoils a match because cells at the view's rim come to lie two
 cells off, hardly because their features change. So one encoded view serves the headings on both
 sides of it: its unit vectors are interpolated on a turned grid. On real flights a third of the
-encodings found as much (docs/log.md). The best places' scores are made exact afterwards, by
+encodings found nearly as much (docs/log.md). The best places' scores are made exact afterwards, by
 encoding their own views.
 """
 
