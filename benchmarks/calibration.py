@@ -3,7 +3,7 @@
     python benchmarks/calibration.py [--write] [--plot FILE.png] [--json FILE] [--ariel]
 
 For each scorer (a retriever, or a retriever and a re-ranker: `descriptor+dense`) photos of
-generated towns, made hard (_hard_towns.py), are located on their own town's map and on the next
+generated towns, made hard (skylink.town.hard), are located on their own town's map and on the next
 one's: once with all telemetry, once without a part of it, some within a prior. The figures printed
 are of each town under coefficients fitted on the other towns; `--write` then fits on all towns and
 writes src/skylink/weights/calibration.json, scorers that did not run kept as they are. `--ariel`
@@ -30,7 +30,6 @@ import numpy as np
 
 from _calibration_report import Tested, figures_table, plot, threshold_table
 from _common import SHARED, write_json
-from _hard_towns import SEEDS, HardTown, hard_town
 from skylink import Gallery, Localizer
 from skylink.calibration import PATH, Calibration, Cases
 from skylink.calibration_fit import Sample, fit, left_out
@@ -40,6 +39,7 @@ from skylink.estimate import ELSEWHERE_M, Signs, signs
 from skylink.files import write_atomic
 from skylink.geo import LocalFrame, distance_m
 from skylink.queries import read_queries
+from skylink.town.hard import CALIBRATION, HardTown, hard_town
 from skylink.types import Candidate, Prior, Query, Retrieval
 
 SCORERS = ("dense", "descriptor", "descriptor+dense", "descriptor+hog", "descriptor+matching")
@@ -163,6 +163,14 @@ def load(path: Path) -> list[Found]:
     return found
 
 
+def gallery_of(town: HardTown, encoder: str) -> Gallery:
+    """Of a town's map, built if it is not there: one for each encoder (its fingerprint)."""
+    path = town.folder / f"gallery-{encoder}"
+    if not (path / "gallery.json").is_file():
+        return Gallery.build([town.map], path)
+    return Gallery.open(path)
+
+
 def localizers(scorers: Sequence[str], gallery: Gallery) -> dict[str, Localizer]:
     """One for each scorer; those of the same base share its work."""
     made: dict[str, Localizer] = {}
@@ -180,7 +188,7 @@ def measure_towns(
 ) -> dict[str, list[Found]]:
     """All photos by all scorers, on their own map and the next one's; what is kept is read."""
     encoder = load_encoder("embedded").fingerprint[:12]
-    galleries = [town.gallery(encoder) for town in towns]
+    galleries = [gallery_of(town, encoder) for town in towns]
     measured: dict[str, list[Found]] = {scorer: [] for scorer in scorers}
     made: dict[int, dict[str, Localizer]] = {}  # of two maps at a time: they take memory
     for i, town in enumerate(towns):
@@ -209,7 +217,7 @@ def measure_ariel(town: HardTown, scorers: Sequence[str], folder: Path) -> dict[
     known = (home / "gallery.json").is_file()
     real = Gallery.open(home) if known else Gallery.build([SHARED / "ariel/map.tif"], home)
     on_own = localizers(scorers, real)
-    on_other = localizers(scorers, town.gallery(encoder))
+    on_other = localizers(scorers, gallery_of(town, encoder))
     return {
         scorer: [
             *measure(on_own[scorer], ariel_asks(own=True)),
@@ -248,7 +256,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         cache = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        towns = [hard_town(cache, seed=s, photos=options.photos) for s in SEEDS[: options.towns]]
+        towns = [
+            hard_town(cache, seed=s, photos=options.photos) for s in CALIBRATION[: options.towns]
+        ]
         words = f"{len(towns)} generated towns made hard, {options.photos} photos each"
         print(words, flush=True)
         tested: dict[str, Tested] = {}

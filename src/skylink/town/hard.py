@@ -1,29 +1,43 @@
-"""Photos that are hard to place, with their true places: what confidence is calibrated on.
+"""Photos that are hard to place, with their true places: what confidence is calibrated on and
+what re-rankers are compared on.
 
-Generated towns (seeds 100 to 199; training has others) are too easy as they come: the same things
-under two lights. Here they are made to differ as much as map and flight do in reality: years of
-change, other seasons and lights on both sides, coarse and shifted maps, low and oblique views, fog,
-snow, blur and shadow, telemetry that is off and now and then wrong altogether. Right places then
-score as low as real ones do (docs/estimate.md).
+Generated towns are too easy as they come: the same things under two lights. Here they are made to
+differ as much as map and flight do in reality: years of change, other seasons and lights on both
+sides, coarse and shifted maps, low and oblique views, fog, snow, blur and shadow, telemetry that is
+off and now and then wrong altogether. Right places then score as low as real ones do
+(docs/estimate.md).
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from skylink import Gallery
 from skylink.conditions import apply
-from skylink.town import Look, Shot, Town, render_photo, write_map
-from skylink.town.inputs import HFOV_DEG
+from skylink.errors import OptionError
+from skylink.files import write_atomic
+from skylink.photo import load_photo
+from skylink.town.inputs import COLUMNS, HFOV_DEG, Shot
+from skylink.town.light import Look
+from skylink.town.render import render_photo, write_map
+from skylink.town.world import LAT, LON, Town
 from skylink.types import CameraPose, Query, Telemetry
 
-SEEDS = range(100, 200)
-"""Seeds of towns that nothing is trained on."""
+CALIBRATION = range(100, 200)
+"""Seeds of towns that confidence is fitted on, and nothing is trained on."""
+
+TRAINING, VALIDATION = range(200, 300), range(300, 400)
+"""Seeds of towns that re-rankers learn from, and that choices between them are made by."""
+
+APART_DEG = 0.05
+"""Of longitude between towns of neighbouring seeds, so that many fit into one gallery."""
 
 HARM = ("fog", "snow", "motion-blur", "defocus", "low-contrast", "long-shadow", "over-exposed",
         "dark", "colour-cast", "jpeg", "noise", "low-resolution", "occlusion", "rain")  # fmt: skip
@@ -55,17 +69,19 @@ class HardTown:
     folder: Path
     photos: list[HardPhoto]
 
-    def gallery(self, encoder: str) -> Gallery:
-        """Of its map, built if it is not there: one for each encoder (its fingerprint)."""
-        path = self.folder / f"gallery-{encoder}"
-        if not (path / "gallery.json").is_file():
-            return Gallery.build([self.folder / "map.tif"], path)
-        return Gallery.open(path)
+    @property
+    def map(self) -> Path:
+        """The GeoTIFF."""
+        return self.folder / "map.tif"
 
     def query(self, photo: HardPhoto) -> Query:
         """A photo, read."""
-        image = cv2.imread(str(self.folder / f"{photo.name}.png"), cv2.IMREAD_COLOR_RGB)
+        image = load_photo(self.path(photo)).image
         return Query(name=photo.name, image=image, telemetry=photo.telemetry)
+
+    def path(self, photo: HardPhoto) -> Path:
+        """Of a photo."""
+        return self.folder / f"{photo.name}.png"
 
 
 def hard_town(folder: Path, *, seed: int, photos: int) -> HardTown:
@@ -73,25 +89,59 @@ def hard_town(folder: Path, *, seed: int, photos: int) -> HardTown:
 
     Args:
         folder: of all towns.
-        seed: in SEEDS.
-        photos: how many.
+        seed: of CALIBRATION, TRAINING or VALIDATION, or any other.
+        photos: how many, 0 to 999.
+
+    Raises:
+        OptionError: a number out of range.
+        OutputError: the folder can't be written to.
     """
-    if seed not in SEEDS:
-        raise ValueError(f"seed {seed} is not one of calibration's ({SEEDS})")
+    if seed < 0 or not 0 <= photos <= 999:
+        raise OptionError(f"seed {seed}, {photos} photos: expected 0 or more, and 0 to 999")
     folder = folder / f"town-{seed}-{photos}"
     table = folder / "photos.json"
     if not table.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        table.write_text(json.dumps([asdict(p) for p in _make(folder, seed, photos)], indent=1))
-    rows = json.loads(table.read_text())
+        made = _make(folder, seed, photos)
+        write_atomic(table, json.dumps([asdict(photo) for photo in made], indent=1))
+    rows = json.loads(table.read_text(encoding="utf-8"))
     return HardTown(
         folder, [HardPhoto(**{**r, "telemetry": Telemetry(**r["telemetry"])}) for r in rows]
     )
 
 
+def write_queries(path: Path, towns: Sequence[HardTown]) -> Path:
+    """A queries.csv of all photos of towns; files are relative to its folder.
+
+    Raises:
+        OutputError: it can't be written.
+        ValueError: a town is not below the CSV's folder.
+    """
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for town in towns:
+        for photo in town.photos:
+            told = photo.telemetry
+            numbers = (
+                told.relative_altitude_m, told.heading_deg, told.camera_tilt_from_nadir_deg,
+                told.horizontal_fov_deg,
+            )  # fmt: skip
+            rows.writerow(
+                [
+                    town.path(photo).relative_to(path.parent).as_posix(),
+                    *(f"{v:.8f}" for v in (told.lat, told.lon)),
+                    *(f"{v:.2f}" for v in numbers),
+                    *(f"{v:.8f}" for v in (photo.lat, photo.lon)),
+                    1,
+                ]
+            )
+    return write_atomic(path, table.getvalue())
+
+
 def _make(folder: Path, seed: int, photos: int) -> list[HardPhoto]:
     rng = np.random.default_rng([31, seed])
-    town = Town.generate(seed=seed, size_m=float(rng.uniform(700, 1100)))
+    size_m = float(rng.uniform(700, 1100))
+    town = Town.generate(seed=seed, size_m=size_m, lon=LON + APART_DEG * (seed % 1000), lat=LAT)
     map_look = _look(rng, haze=(0.0, 0.3), noise=(1.0, 4.0))
     write_map(town, folder / "map.tif", look=map_look, gsd_m=float(rng.uniform(0.5, 1)))
     for _ in range(int(rng.integers(1, 6))):
@@ -133,7 +183,8 @@ def _photo(rng: np.random.Generator, town: Town, look: Look, name: str, folder: 
     query = Query(name=name, image=image, telemetry=telemetry)
     for harm in rng.choice(HARM, int(rng.integers(0, 4)), replace=False):
         query = apply(query, str(harm), int(rng.choice(SEVERITIES)))
-    cv2.imwrite(str(folder / f"{name}.png"), query.image[:, :, ::-1])
+    _, data = cv2.imencode(".png", query.image[:, :, ::-1])
+    write_atomic(folder / f"{name}.png", data.tobytes())
     x, y = np.array(shot.view_m) + rng.normal(0, MAP_SHIFT_M / np.sqrt(2 * np.log(2)), 2)
     lon, lat = town.frame.point(x_m=float(x), y_m=float(y))
     return HardPhoto(name, telemetry, lon, lat)
