@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skylink.ablation.grid import Test
-from skylink.ablation.held_out import HeldOut
+from skylink.ablation.held_out import HeldOut, scored
 from skylink.errors import OptionError, QueriesError
 from skylink.mined import MapPlace, Measured, MinedCandidate, MinedList
 from skylink.minedfile import write_mined
@@ -27,10 +27,18 @@ def listed(query: str, *candidates: MinedCandidate) -> MinedList:
     return MinedList(query=query, path=f"photos/{query}.png", candidates=candidates)
 
 
-def opened(folder: Path, lists: list[MinedList], *, depth: int = 2, apart: str = "") -> HeldOut:
+def opened(
+    folder: Path,
+    lists: list[MinedList],
+    *,
+    depth: int = 2,
+    apart: str = "",
+    tolerance_m: float | None = None,
+) -> HeldOut:
     path = folder / "test.jsonl"
     write_mined(path, provenance(split="test", ground_truth="not-forced"), lists)
-    return HeldOut(Test(lists=(path,), folder=folder), depth, [apart] if apart else [])
+    test = Test(lists=(path,), folder=folder, tolerance_m=tolerance_m)
+    return HeldOut(test, depth, [apart] if apart else [])
 
 
 LISTS = [
@@ -55,6 +63,24 @@ def test_the_first_candidates_are_ranked_and_the_others_stay_behind(tmp_path: Pa
     assert turned.precisions == pytest.approx(((1 + 2 / 3) / 2, 1 / 2, 1 / 3, 0))
     assert turned.errors_m == (5, 50, 200, 700)
     assert held.judge([np.array([0.0, 1.0])] * 4, Fusion(gate_margin=0.0)) == base
+
+
+def test_with_a_tolerance_right_is_what_lies_near(tmp_path: Path) -> None:
+    held = opened(tmp_path, LISTS, tolerance_m=200.0)
+    base = held.judge_base()
+    assert base.ranks == (1, 1, 2, None)
+    assert base.errors_m == (80, 4, 300, 900)
+    assert base.precisions == pytest.approx((1, 1, (1 / 2 + 2 / 3) / 2, 0))
+    turned = held.judge([np.array([0.0, 1.0])] * 4, Fusion())
+    assert turned.ranks == (1, 1, 1, None)
+    assert scored(held[2], np.zeros(2), 200.0).right.tolist() == [False, True]
+    assert scored(held[2], np.zeros(2)).right.tolist() == [False, False]
+
+
+def test_a_tolerance_needs_positions(tmp_path: Path) -> None:
+    lists = [listed("one", candidate("a", 1, True, None), candidate("b", 2, False, 3.0))]
+    with pytest.raises(OptionError, match="'one' has none"):
+        opened(tmp_path, lists, tolerance_m=50.0)
 
 
 def test_queries_that_share_an_answer_are_one_block(tmp_path: Path) -> None:

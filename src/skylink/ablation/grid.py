@@ -139,6 +139,13 @@ class Test(Section):
     gallery: Path | None = Field(
         default=None, description="their gallery, on a map; by default data.gallery"
     )
+    tolerance_m: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="on a map: a place this near to the true one is right, in test and validation "
+        "lists; by default what mining called right, the nearest tile",
+    )
 
 
 class Thresholds(Section):

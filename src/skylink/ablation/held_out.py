@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skylink.ablation.grid import Test
 from skylink.ablation.result import Outcome
-from skylink.errors import QueriesError
+from skylink.errors import OptionError, QueriesError
 from skylink.figures import BLOCK_FRAMES
 from skylink.metrics import average_precision_step, consecutive_blocks
 from skylink.mined import MinedList
@@ -37,6 +37,7 @@ class HeldOut(Sequence[Pick]):
 
     Attributes:
         folder, gallery: where pictures are.
+        tolerance_m: of the test.
         sha256: of each file's lists.
         queries: (Q,) ids, in order.
         pictures: paths of all pictures, relative to the dataset's folder.
@@ -48,13 +49,14 @@ class HeldOut(Sequence[Pick]):
 
     Raises:
         QueriesError: a file can't be read, or has the truth forced in.
-        OptionError: queries are in training too, or twice in these.
+        OptionError: queries are in training too, or twice in these; or there is a tolerance, and
+            lists without positions.
     """
 
     def __init__(self, test: Test, depth: int, apart: Iterable[str] = ()) -> None:
         self.folder, self.gallery = test.folder or test.lists[0].parent, test.gallery
         self._files = [MinedFile(path) for path in test.lists]
-        self._depth = depth
+        self._depth, self.tolerance_m = depth, test.tolerance_m
         known = set(apart)
         self._places: list[tuple[int, int]] = []
         self.pictures: set[str] = set()
@@ -70,7 +72,8 @@ class HeldOut(Sequence[Pick]):
                 self.pictures |= {mined.path, *(c.path for c in mined.candidates if c.path)}
                 self.needs_gallery |= any(c.path is None for c in mined.candidates)
                 self.has_positions &= _errors_m(mined) is not None
-                right.append([c.id for c in mined.candidates if c.is_ground_truth])
+                hits = rightness(mined, test.tolerance_m)
+                right.append([c.id for c, is_ in zip(mined.candidates, hits, strict=True) if is_])
                 flights.append(f"{file.path.stem}/{Path(mined.path).parent}".removesuffix("/."))
         self.sha256 = tuple(file.header.summary.sha256 for file in self._files)
         self.queries = tuple(query for file in self._files for query in file.queries)
@@ -101,11 +104,11 @@ class HeldOut(Sequence[Pick]):
         ranks: list[int | None] = []
         precisions, errors = [], []
         for pick, given in zip(self, scores, strict=True):
-            ranked = scored(pick, given).ranked(fusion)
+            ranked = scored(pick, given, self.tolerance_m).ranked(fusion)
             order = np.arange(len(pick.mined.candidates))
             if ranked is not None:
                 order[: len(given)] = ranked[0]
-            hits = pick.mined.ground_truth[order]
+            hits = rightness(pick.mined, self.tolerance_m)[order]
             ranks.append(int(hits.argmax()) + 1 if hits.any() else None)
             precisions.append(float(average_precision_step(hits[None], int(hits.sum()))[0]))
             if self.has_positions:
@@ -123,14 +126,35 @@ class HeldOut(Sequence[Pick]):
         return self.judge([np.zeros(len(pick.rows)) for pick in self], BASE_ONLY)
 
 
-def scored(pick: Pick, scores: Scores) -> Scored:
-    """A list's first candidates with their scores, to be fused or fitted on."""
-    chosen = [pick.mined.candidates[row] for row in pick.rows[: len(scores)]]
+def scored(pick: Pick, scores: Scores, tolerance_m: float | None = None) -> Scored:
+    """A list's first candidates with their scores, to be fused or fitted on; see `rightness`."""
+    rows = list(pick.rows[: len(scores)])
     return Scored(
-        base=np.array([c.base_score for c in chosen], dtype=np.float64),
+        base=np.array([pick.mined.candidates[row].base_score for row in rows], np.float64),
         scores=scores,
-        right=np.array([c.is_ground_truth for c in chosen]),
+        right=rightness(pick.mined, tolerance_m)[rows],
     )
+
+
+def rightness(mined: MinedList, tolerance_m: float | None) -> NDArray[np.bool_]:
+    """(candidates,) which of a list are right.
+
+    Args:
+        mined: the list.
+        tolerance_m: those this near to the true place; None: those that mining called right.
+
+    Raises:
+        OptionError: distances are not known.
+    """
+    if tolerance_m is None:
+        return np.asarray(mined.ground_truth, bool)
+    away = _errors_m(mined)
+    if away is None:
+        raise OptionError(
+            f"test.tolerance_m needs positions, and the list of {mined.query!r} has none",
+            hint="leave it out: right is then what the dataset calls so",
+        )
+    return np.array(away) <= tolerance_m
 
 
 def _errors_m(mined: MinedList) -> list[float] | None:

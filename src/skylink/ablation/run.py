@@ -158,6 +158,7 @@ class Ablation:
             own=grid.own(cell.arm.model),
             depths=grid.ranked,
             lists=self._lists,
+            tolerance_m=grid.test.tolerance_m,
         )
 
     def _folder(self, cell: Cell) -> Path:
