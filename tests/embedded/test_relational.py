@@ -61,10 +61,20 @@ def correlated(given: list[torch.Tensor]) -> np.ndarray:
 @pytest.mark.parametrize("head", ["none", "linear", "mlp"])
 def test_untrained_it_is_training_free_correlation(kind: type, head: str) -> None:
     given = pairs(20)
-    exact = kind(head, **SMALL, softness=1e-4)(*given).detach().numpy()
+    exact = kind(head, **SMALL, softness=1e-4, falloff=0)(*given).detach().numpy()
     assert exact == pytest.approx(correlated(given), abs=2e-4)
-    soft = kind(head, **SMALL)(*given).detach().numpy()
+    soft = kind(head, **SMALL, softness=0.005, falloff=0)(*given).detach().numpy()
     assert soft == pytest.approx(correlated(given), abs=0.01)
+
+
+def test_far_shifts_cost() -> None:
+    steep = LateInteraction("none", **SMALL, softness=1e-5, falloff=10.0)
+    near = LateInteraction("none", channels=CHANNELS, side=SIDE, reach=0, softness=1e-5)
+    given = pairs(20)
+    inner = [each[:, REACH:-REACH, REACH:-REACH] for each in given[2:4]]
+    assert steep(*given).tolist() == pytest.approx(
+        near(*given[:2], *inner, given[4]).tolist(), abs=1e-6
+    )
 
 
 def test_the_size_is_small() -> None:

@@ -6,7 +6,7 @@
                   fits at every shift; a small transformer reads them together
 
 Both score (photo, candidate) pairs from the trunk's cells alone, and both begin as training-free
-correlation: the head as the identity, the prior at 0, the correction at 0. Joint attention without
+correlation: the head as the identity, a prior that falls off with the shift, the correction at 0. Joint attention without
 correlations failed at this size (docs/log.md): so they are given to it.
 """
 
@@ -43,6 +43,8 @@ class LateInteraction(nn.Module):
         reach: r, cells that a candidate may be off its place, each way.
         hidden: units of an mlp head.
         softness: of the maximum over shifts, on the scale of scores; learnt.
+        falloff: what the prior takes from a score for each squared cell of shift, at the beginning;
+            far shifts are another candidate's (docs/log.md).
 
     Attributes:
         window: k + 2 r, cells along the part of the map that is compared.
@@ -56,7 +58,8 @@ class LateInteraction(nn.Module):
         side: int = 14,
         reach: int = 2,
         hidden: int = 224,
-        softness: float = 0.005,
+        softness: float = 5e-4,
+        falloff: float = 0.003,
     ) -> None:
         super().__init__()
         self.channels, self.side, self.reach = channels, side, reach
@@ -65,7 +68,9 @@ class LateInteraction(nn.Module):
         self.head = None
         if head != "none":
             self.head = DenseHead(head, channels=channels, hidden=hidden, size=channels)
-        self.prior = nn.Parameter(torch.zeros(self.shifts))
+        steps = torch.arange(-reach, reach + 1.0)
+        squared = steps[:, None] ** 2 + steps**2
+        self.prior = nn.Parameter(-falloff * squared.flatten())
         self.log_softness = nn.Parameter(torch.tensor(math.log(softness)))
 
     def forward(
@@ -123,11 +128,13 @@ class RelationalTransformer(LateInteraction):
         side: int = 14,
         reach: int = 2,
         hidden: int = 224,
-        softness: float = 0.005,
+        softness: float = 5e-4,
+        falloff: float = 0.003,
     ) -> None:
         super().__init__(
-            head, channels=channels, side=side, reach=reach, hidden=hidden, softness=softness
-        )
+            head, channels=channels, side=side, reach=reach, hidden=hidden, softness=softness,
+            falloff=falloff,
+        )  # fmt: skip
         self.shown = nn.Linear(channels, PROJECTED)
         self.token = nn.Linear(2 * self.shifts + PROJECTED, width)
         self.place = nn.Parameter(torch.randn(side, side, width) * 0.02)

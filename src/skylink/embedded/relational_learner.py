@@ -30,12 +30,12 @@ def make_model(chosen: Model, *, channels: int, side: int, seed: int) -> LateInt
         if chosen.kind == "late":
             return LateInteraction(
                 chosen.head, channels=channels, side=side, reach=chosen.reach,
-                hidden=chosen.hidden, softness=chosen.softness,
+                hidden=chosen.hidden, softness=chosen.softness, falloff=chosen.falloff,
             )  # fmt: skip
         return RelationalTransformer(
             chosen.head, layers=chosen.layers, width=chosen.width, heads=chosen.heads,
             channels=channels, side=side, reach=chosen.reach, hidden=chosen.hidden,
-            softness=chosen.softness,
+            softness=chosen.softness, falloff=chosen.falloff,
         )  # fmt: skip
 
 

@@ -90,7 +90,13 @@ class Architecture(Section):
     width: int = Field(default=64, ge=8, le=1024, description="of the transformer's tokens")
     heads: int = Field(default=4, ge=1, le=16, description="of the transformer's attention")
     softness: float = Field(
-        default=0.005, ge=1e-4, le=1, description="of the maximum over shifts; learnt"
+        default=5e-4, ge=1e-5, le=1, description="of the maximum over shifts; learnt"
+    )
+    falloff: float = Field(
+        default=0.003,
+        ge=0,
+        le=1,
+        description="what a score loses a squared cell of shift at the beginning; learnt",
     )
     temperature: float = Field(
         default=0.02, ge=1e-3, le=10, description="of scores in the loss; learnt"
