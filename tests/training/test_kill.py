@@ -6,17 +6,13 @@ In one process they come to the same bits, in two to the same to 1e-4.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from process_helpers import ONE, TWO, killed, lines, whole
 from skylink.files import write_atomic
 from skylink.lvlm.adapter import read_info
 from skylink.training.config_file import toml_text
@@ -25,12 +21,6 @@ from training_helpers import config_for
 pytestmark = pytest.mark.slow
 
 STEPS = 14
-ONE = [sys.executable, "-m", "skylink"]
-TWO = [
-    sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-    "-m", "skylink",
-]  # fmt: skip
 
 
 def command(program: list[str], checkpoint: Path, folder: Path, out: str) -> list[str]:
@@ -41,32 +31,6 @@ def command(program: list[str], checkpoint: Path, folder: Path, out: str) -> lis
     )  # fmt: skip
     path = write_atomic(folder / f"{out}.toml", toml_text(config))
     return [*program, "train", str(path)]
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def whole(args: list[str]) -> None:
-    done = subprocess.run(args, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def killed(args: list[str], log: Path, *, after: int, delay_s: float) -> None:
-    """Kill -9, all processes at once, soon after a step was logged."""
-    with subprocess.Popen(
-        args, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        limit = time.monotonic() + 240
-        while (len(lines(log)) < after) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.005)
-        time.sleep(delay_s)
-        assert process.poll() is None, "it ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def lines(log: Path) -> list[str]:
-    return log.read_text().splitlines() if log.exists() else []
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
@@ -83,14 +47,14 @@ def moments(seed: int, count: int) -> list[tuple[int, float]]:
 
 def broken(
     program: list[str], checkpoint: Path, folder: Path, when: list[tuple[int, float]]
-) -> None:
-    """A run that is killed at these moments, begun again each time, and then ends."""
+) -> str:
+    """A run that is killed at these moments, begun again each time, and then ends: its words."""
     args = command(program, checkpoint, folder, "broken")
     log = folder / "broken" / "training" / "log.jsonl"
     for after, delay_s in when:
         killed(args, log, after=after, delay_s=delay_s)
         print(f"killed {delay_s:.3f} s after step {after}; {len(lines(log))} are in the log")
-    whole(args)
+    return whole(args)
 
 
 @pytest.mark.parametrize("seed", [0])
@@ -118,7 +82,7 @@ def test_two_processes_killed_at_three_moments_come_to_the_same(
     when = moments(seed, 3)
     print(f"seed {seed}: {when}")
     whole(command(ONE, checkpoint, folder, "unbroken"))
-    broken(TWO, checkpoint, folder, when)
+    assert "2 processes share" in broken(TWO, checkpoint, folder, when)
     one, two = entries(folder / "unbroken"), entries(folder / "broken")
     assert len(two) == STEPS
     for mine, other in zip(two, one, strict=True):

@@ -77,6 +77,14 @@ def _say_plan(trainer: RetrieverTrainer) -> None:
         terminal.say(note)
     if judged is None:
         terminal.warn("there is no validation: the last step is kept")
+    count, chunks = trainer.processes.count, trainer.most_chunks
+    if count > 1:
+        terminal.say(f"{count} processes share the chunks of each step, {chunks} at the most")
+    if chunks < count:
+        terminal.warn(
+            f"{count - chunks} of the processes have nothing to do in a step; lower "
+            "compute.pictures_at_once"
+        )
     if trainer.loop.done:
         terminal.say(f"Going on from step {trainer.loop.done:,}")
 

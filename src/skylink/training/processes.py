@@ -1,7 +1,7 @@
 """One process or several: sums, gathers and who writes.
 
-Several are started by `accelerate launch`; each computes a part of every step's lists, gradients
-are summed, and so all hold the same weights.
+Several are started by `accelerate launch`, or `torchrun`, which starts them without GPUs too; each
+computes a part of every step, gradients are summed, and so all hold the same weights.
 """
 
 from __future__ import annotations

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,6 @@ from retriever_helpers import benchmark_of, encoder_of, log_of, retriever_config
 from skylink.errors import ModelError, OptionError, QueriesError
 from skylink.mined import MapPlace
 from skylink.minedfile import MinedFile, write_mined
-from skylink.training.config_file import toml_text
 from skylink.training.retriever.config import RetrieverConfig
 from skylink.training.retriever.trainer import RetrieverTrainer, recall
 from training_helpers import write_lists
@@ -130,39 +124,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
     assert (ended.step, ended.best) == (outcome.step, outcome.best)
     assert log_of(config("broken")) == log_of(config("whole"))
     assert weights_equal(last, whole)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_bit_for_bit(encoder: str, root: Path, tmp_path: Path) -> None:
-    def command(out: str) -> tuple[RetrieverConfig, list[str]]:
-        config = retriever_config(
-            encoder, root, tmp_path / out, optimizer={"steps": 12}, checkpoints={"every": 1},
-            data={"mine_every": 1},
-        )  # fmt: skip
-        path = tmp_path / f"{out}.toml"
-        path.write_text(toml_text(config))
-        return config, [sys.executable, "-m", "skylink", "train-retriever", str(path)]
-
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    whole, args = command("whole")
-    subprocess.run(args, env=environment, check=True, capture_output=True)
-    broken, args = command("broken")
-    log = broken.out / "training" / "log.jsonl"
-    for after in (2, 7):
-        with subprocess.Popen(
-            args, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as process:
-            limit = time.monotonic() + 120
-            while time.monotonic() < limit and process.poll() is None:
-                if log.exists() and len(log.read_text().splitlines()) >= after:
-                    break
-                time.sleep(0.005)
-            assert process.poll() is None, "it ended before it could be killed"
-            os.killpg(process.pid, signal.SIGKILL)
-    subprocess.run(args, env=environment, check=True, capture_output=True)
-    assert log_of(broken) == log_of(whole)
-    one, other = (c.out / "model.safetensors" for c in (whole, broken))
-    assert one.read_bytes() == other.read_bytes()
 
 
 def test_mined_lists_tell_the_hardest(encoder: str, tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ class RetrieverTrainer:
         """As it is now."""
         return 1 / float(self._scale().detach())
 
+    @property
+    def most_chunks(self) -> int:
+        """Of a batch, which processes share: fewer where photos have tiles in common."""
+        pictures = (2 + self.config.data.hard) * self.batches.size
+        return math.ceil(pictures / self.config.compute.pictures_at_once)
+
     # ---- as `loop.Learner`
 
     def groups(self) -> list[Group]:
