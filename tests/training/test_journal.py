@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,13 @@ import pytest
 from skylink.training.journal import Journal
 
 
+def entries(folder: Path) -> list[tuple[int, dict[str, Any]]]:
+    found = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(entry["step"], entry) for entry in found]
+
+
 def steps(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [step for step, _ in entries(folder)]
 
 
 def test_what_a_continued_run_writes_again_goes_first(tmp_path: Path) -> None:
@@ -41,6 +47,9 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
         def add_scalar(self, *entry: Any) -> None:
             seen.append(entry)
 
+        def flush(self) -> None:
+            seen.append("flushed")
+
         def close(self) -> None:
             seen.append("closed")
 
@@ -50,7 +59,26 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path, monkeypatch: pytest.M
     journal = Journal(tmp_path, after=7)
     journal.add(8, loss=0.5, lr_lora=None)
     journal.close()
-    assert seen == [("tensorboard", 8), ("loss", 0.5, 8), "closed"]
+    assert seen == [("tensorboard", 8), ("loss", 0.5, 8), "flushed", "closed"]
+
+
+def test_tensorboard_reads_what_the_log_says(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    journal = Journal(tmp_path, after=0)
+    for step in range(1, 6):
+        journal.add(step, loss=1 / step, mrr=0.5 if step == 2 else None)
+    time.sleep(1)  # files are read in the order of their seconds
+    journal = Journal(tmp_path, after=3)  # the other was killed
+    journal.add(4, loss=0.75, mrr=1)
+    journal.add(5, loss=None)
+    found = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    scalars = {name: found.Scalars(name) for name in found.Tags()["scalars"]}
+    for name, points in scalars.items():
+        said = {step: entry[name] for step, entry in entries(tmp_path) if name in entry}
+        known = {step: value for step, value in said.items() if value is not None}
+        assert [point.step for point in points] == list(known)
+        assert [point.value for point in points] == pytest.approx(list(known.values()))
+    assert scalars.keys() == {"loss", "mrr"}
 
 
 def test_without_tensorboard_there_is_the_log(

@@ -28,7 +28,8 @@ class Journal:
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after + 1)
+            with output_errors(folder):
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after + 1)
 
     def add(self, step: int, **values: float | int | None) -> None:
         """One entry.
@@ -39,10 +40,13 @@ class Journal:
         line = json.dumps({"step": step, **values}) + "\n"
         with output_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(line)
-        if self._board is not None:
+        if self._board is None:
+            return
+        with output_errors(self.path.parent):
             for name, value in values.items():
                 if value is not None:
                     self._board.add_scalar(name, value, step)
+            self._board.flush()  # a checkpoint may follow, and a run that goes on from it
 
     def close(self) -> None:
         """Write what is left."""
