@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,22 @@ from skylink.training.config import Judging, RunConfig, Schedule, Section
 from skylink.views.synthetic import Difficulty
 
 Part = Literal["dense", "descriptor"]
+
+# what several sections have, each with a default of its own
+Synthetic = Annotated[int, Field(ge=0, le=10**6, description="maps with synthetic views")]
+Real = Annotated[int, Field(ge=0, le=10**6, description="maps with views of real photos")]
+Threshold = Annotated[
+    float, Field(ge=0, le=1, description="overlaps below count as 0; 0: without threshold")
+]
+Power = Annotated[float, Field(gt=0, le=16, description="of the overlap")]
+MapsPerStep = Annotated[int, Field(ge=2, le=256, description="maps that compete")]
+ViewsPerMap = Annotated[int, Field(ge=1, le=32, description="views of each that search")]
+RealShare = Annotated[
+    float, Field(ge=0, le=1, description="of steps, on real photos, if there are any")
+]
+Temperature = Annotated[float, Field(ge=1e-3, le=1, description="at the beginning; learnt")]
+Epochs = Annotated[float, Field(gt=0, le=10_000, description="passes over the maps")]
+Steps = Annotated[int | None, Field(ge=1, description="instead of epochs")]
 
 
 class Data(Section):
@@ -47,8 +63,8 @@ class Data(Section):
 class Views(Section):
     """The samples: how many, and how far drone views are from the map."""
 
-    synthetic: int = Field(default=2520, ge=0, le=10**6, description="maps with synthetic views")
-    real: int = Field(default=900, ge=0, le=10**6, description="maps with views of real photos")
+    synthetic: Synthetic = 2520
+    real: Real = 900
     views: int = Field(default=3, ge=1, le=32, description="views of each map")
     map_px: int = Field(default=384, ge=128, le=1024, multiple_of=32, description="side of a map")
     view_px: int = Field(default=224, ge=64, le=512, multiple_of=32, description="side of a view")
@@ -86,8 +102,8 @@ class Views(Section):
 class HeldOut(Views):
     """The samples for validation: harder, so that figures are not saturated."""
 
-    synthetic: int = Field(default=280, ge=0, le=10**6, description="maps with synthetic views")
-    real: int = Field(default=232, ge=0, le=10**6, description="maps with views of real photos")
+    synthetic: Synthetic = 280
+    real: Real = 232
     change: float = Field(default=1.2, ge=0, le=3, description="as in views")
     widths: tuple[float, float] = Field(default=(0.28, 0.75), description="as in views")
 
@@ -98,10 +114,8 @@ class Labels(Section):
         description="`overlap`: IoU of a candidate's square with the true one; `hard`: the best "
         "candidate alone",
     )
-    threshold: float = Field(
-        default=0.4, ge=0, le=1, description="overlaps below count as 0; 0: without threshold"
-    )
-    power: float = Field(default=4.0, gt=0, le=16, description="of the overlap")
+    threshold: Threshold = 0.4
+    power: Power = 4.0
     min_cells: int = Field(
         default=25, ge=1, le=4096, description="views with fewer valid cells teach nothing"
     )
@@ -115,15 +129,13 @@ class Dense(Labels):
     )
     hidden: int = Field(default=224, ge=1, le=4096, description="units of the mlp")
     channels: int = Field(default=112, ge=32, le=1024, description="of a relational cell")
-    maps_per_step: int = Field(default=16, ge=2, le=256, description="maps that compete")
-    views_per_map: int = Field(default=2, ge=1, le=32, description="views of each that search")
+    maps_per_step: MapsPerStep = 16
+    views_per_map: ViewsPerMap = 2
     decoys: bool = Field(
         default=True, description="wrongly turned views compete with the true ones"
     )
-    real_share: float = Field(
-        default=0.9, ge=0, le=1, description="of steps, on real photos, if there are any"
-    )
-    temperature: float = Field(default=0.02, ge=1e-3, le=1, description="at the beginning; learnt")
+    real_share: RealShare = 0.9
+    temperature: Temperature = 0.02
     unsure: float | None = Field(
         default=None,
         ge=0,
@@ -146,22 +158,18 @@ class Descriptor(Labels):
         le=9,
         description="of its similarity in the sum with the base, whose weight is 3",
     )
-    maps_per_step: int = Field(default=16, ge=2, le=256, description="maps that compete")
-    views_per_map: int = Field(default=2, ge=1, le=32, description="views of each that search")
+    maps_per_step: MapsPerStep = 16
+    views_per_map: ViewsPerMap = 2
     other_tiles: int = Field(
         default=2, ge=1, le=64, description="tiles of each map beside those nearest to its views"
     )
     jitter_cells: float = Field(
         default=2.0, ge=0, le=8, description="of the nearest tile's place (1 sd)"
     )
-    threshold: float = Field(
-        default=0.25, ge=0, le=1, description="overlaps below count as 0; 0: without threshold"
-    )
-    power: float = Field(default=2.0, gt=0, le=16, description="of the overlap")
-    real_share: float = Field(
-        default=0.35, ge=0, le=1, description="of steps, on real photos, if there are any"
-    )
-    temperature: float = Field(default=0.07, ge=1e-3, le=1, description="at the beginning; learnt")
+    threshold: Threshold = 0.25
+    power: Power = 2.0
+    real_share: RealShare = 0.35
+    temperature: Temperature = 0.07
 
     @model_validator(mode="after")
     def _whole_parts(self) -> Self:
@@ -176,8 +184,8 @@ class Descriptor(Labels):
 class Rates(Schedule):
     """Of the dense head: AdamW, linear warm-up and cosine decay."""
 
-    epochs: float = Field(default=8.0, gt=0, le=10_000, description="passes over the maps")
-    steps: int | None = Field(default=1500, ge=1, description="instead of epochs")
+    epochs: Epochs = 8.0
+    steps: Steps = 1500
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled")
     final_lr: float = Field(default=0.05, ge=0, le=1, description="share of the rate at the end")
     lr: float = Field(default=6e-4, gt=0, le=1e3, description="learning rate")
@@ -186,8 +194,8 @@ class Rates(Schedule):
 class DescriptorRates(Rates):
     """Of the descriptor: AdamW, linear warm-up and cosine decay."""
 
-    epochs: float = Field(default=4.0, gt=0, le=10_000, description="passes over the maps")
-    steps: int | None = Field(default=900, ge=1, description="instead of epochs")
+    epochs: Epochs = 4.0
+    steps: Steps = 900
     lr: float = Field(default=3e-4, gt=0, le=1e3, description="learning rate of the blocks")
     lr_projection: float = Field(
         default=1e-3, gt=0, le=1e3, description="learning rate of projection and temperature"
@@ -243,43 +251,43 @@ class EncoderRecipe(RunConfig):
         return self.model_copy(update={"out": anchor(self.out), "data": data})
 
 
-class DenseStage(RunConfig):
-    """What the dense head's training depends on; where its features come from, hashes tell."""
+class Stage(RunConfig):
+    """What a part's training depends on; where its features come from, hashes tell.
+
+    Attributes:
+        part: its options have this name in a recipe, and here.
+        rates: those of its optimizer have this name in a recipe.
+    """
 
     command = "train-encoder"
     title = EncoderRecipe.title
     examples: ClassVar[dict[str, str]] = {}
+    part: ClassVar[Part]
+    rates: ClassVar[str]
+
+    @classmethod
+    def of(cls, recipe: EncoderRecipe) -> Self:
+        """The stage of a recipe; it is kept in OUT/work/PART."""
+        chosen = {cls.part: getattr(recipe, cls.part), "optimizer": getattr(recipe, cls.rates)}
+        return cls(
+            out=recipe.out / "work" / cls.part, seed=recipe.seed, validation=recipe.validation,
+            checkpoints=recipe.checkpoints, **chosen,
+        )  # fmt: skip
+
+
+class DenseStage(Stage):
+    """The dense head's training."""
+
+    part, rates = "dense", "optimizer"
 
     dense: Dense
     optimizer: Rates
-    validation: Judging
-
-    @classmethod
-    def of(cls, recipe: EncoderRecipe) -> Self:
-        """The stage of a recipe; it is kept in OUT/work/dense."""
-        return cls(
-            out=recipe.out / "work" / "dense", seed=recipe.seed, dense=recipe.dense,
-            optimizer=recipe.optimizer, validation=recipe.validation,
-            checkpoints=recipe.checkpoints,
-        )  # fmt: skip
 
 
-class DescriptorStage(RunConfig):
-    """What the descriptor's training depends on; where its features come from, hashes tell."""
+class DescriptorStage(Stage):
+    """The descriptor's training."""
 
-    command = "train-encoder"
-    title = EncoderRecipe.title
-    examples: ClassVar[dict[str, str]] = {}
+    part, rates = "descriptor", "descriptor_optimizer"
 
     descriptor: Descriptor
     optimizer: DescriptorRates
-    validation: Judging
-
-    @classmethod
-    def of(cls, recipe: EncoderRecipe) -> Self:
-        """The stage of a recipe; it is kept in OUT/work/descriptor."""
-        return cls(
-            out=recipe.out / "work" / "descriptor", seed=recipe.seed, descriptor=recipe.descriptor,
-            optimizer=recipe.descriptor_optimizer, validation=recipe.validation,
-            checkpoints=recipe.checkpoints,
-        )  # fmt: skip

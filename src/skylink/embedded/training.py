@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from skylink.embedded.bank import Bank, Progress, build_bank
 from skylink.embedded.dense_learner import DenseLearner, hit_rates
 from skylink.embedded.descriptor_learner import DescriptorLearner
 from skylink.embedded.network import read_weights, shipped
-from skylink.embedded.recipe import DenseStage, DescriptorStage, EncoderRecipe, Views
+from skylink.embedded.recipe import DenseStage, DescriptorStage, EncoderRecipe, Stage, Views
 from skylink.embedded.sources import SampleSource
 from skylink.embedded.tuned import TunedDescriptor
 from skylink.encoder import EmbeddedEncoder
@@ -138,7 +137,11 @@ class EncoderTraining:
         return Trained(learner=learner, outcome=outcome, untrained=untrained)
 
     def _run(
-        self, learner: DenseLearner | DescriptorLearner, config: Any, steps: int, progress: Progress
+        self,
+        learner: DenseLearner | DescriptorLearner,
+        config: Stage,
+        steps: int,
+        progress: Progress,
     ) -> Outcome:
         bank, held = self._banks()
         inputs = [each.identity.model_dump_json() for each in (bank, held) if each is not None]
