@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from skylink.errors import ModelError
+from skylink.errors import ModelError, first_complaint
 
 PATH = Path(__file__).parent / "weights" / "calibration.json"
 
@@ -102,9 +102,8 @@ class Calibration(BaseModel):
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror}", hint=again) from error
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ModelError(f"{path} is damaged: {where}: {first['msg']}", hint=again) from error
+            why = first_complaint(error)
+            raise ModelError(f"{path} is damaged: {why}", hint=again) from error
         if "descriptor" not in found.scorers:
             raise ModelError(f"{path} has no coefficients for `descriptor`", hint=again)
         return found

@@ -6,6 +6,11 @@ one line and an exit status (docs/cli.md has the table).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class SkyLinkError(Exception):
     """Base of every error that SkyLink raises on purpose.
@@ -67,3 +72,10 @@ class OptionError(SkyLinkError):
 
 class RerankError(SkyLinkError):
     """A re-ranker failed on a query. The query keeps its base order, `reranked = False`."""
+
+
+def first_complaint(error: ValidationError) -> str:
+    """What a file's format has against it first, "key.of.it: why"; without the value itself."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

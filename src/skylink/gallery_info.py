@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from skylink.errors import GalleryError
+from skylink.errors import GalleryError, first_complaint
 from skylink.geo import LocalFrame
 from skylink.tiling import Area, Level
 
@@ -184,10 +184,8 @@ def read_info(folder: Path) -> GalleryInfo:
     try:
         return GalleryInfo.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
         raise GalleryError(
-            f"{path}: {where}: {first['msg']} ({error.error_count()} problems)",
+            f"{path}: {first_complaint(error)} ({error.error_count()} problems)",
             hint="the gallery is damaged: build it again",
         ) from error
 

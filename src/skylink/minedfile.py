@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol, TypeVar, overload
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from skylink.errors import OptionError, QueriesError, TelemetryError
+from skylink.errors import OptionError, QueriesError, TelemetryError, first_complaint
 from skylink.files import output_errors
 from skylink.label_statistics import LabelCounter
 from skylink.mined import MAX_LISTS, Header, MinedList, Provenance, Summary
@@ -302,10 +302,8 @@ def _parsed(model: type[_M], data: bytes, where: str) -> _M:
     except (TelemetryError, OptionError) as error:  # a value's own check
         raise QueriesError(f"{where}{_query(data)}: {error.message}", hint=error.hint) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        at = ".".join(map(str, first["loc"]))
         raise QueriesError(
-            f"{where}{_query(data)}: {at + ': ' if at else ''}{first['msg']}",
+            f"{where}{_query(data)}: {first_complaint(error)}",
             hint="such files are written by `skylink mine`; mine the lists again",
         ) from error
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from skylink.datasets import Item, PictureReader, Task
-from skylink.errors import OptionError, OutputError, RerankError, SkyLinkError
+from skylink.errors import OptionError, OutputError, RerankError, SkyLinkError, first_complaint
 from skylink.files import output_errors, write_atomic
 from skylink.prompt import Facts
 from skylink.reranker import Fusion, Reranker, rerank
@@ -127,8 +127,7 @@ class _Journal:
             entries = [_Entry.model_validate_json(line) for line in lines[1:]]
         except ValidationError as error:
             raise OutputError(
-                f"{self.path} is damaged: {error.errors(include_url=False)[0]['msg']}",
-                hint="remove it to begin anew",
+                f"{self.path} is damaged: {first_complaint(error)}", hint="remove it to begin anew"
             ) from error
         self.done = {entry.query: entry for entry in entries if not entry.failed}
         write_atomic(self.path, b"".join(lines))

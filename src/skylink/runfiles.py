@@ -31,7 +31,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, StringConstraints, ValidationError
 
-from skylink.errors import RunError
+from skylink.errors import RunError, first_complaint
 from skylink.files import write_atomic
 from skylink.runs import MAX_ID, Qrels, RankedList, Run
 
@@ -169,10 +169,8 @@ def read_jsonl(path: str | Path, *, tag: str = "skylink") -> Run:
         try:
             entry = _Line.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            at = ".".join(map(str, first["loc"]))
             raise RunError(
-                f"{where}: {at + ': ' if at else ''}{first['msg']}",
+                f"{where}: {first_complaint(error)}",
                 hint='a line is {"query": "ID", "candidates": [{"id": "ID", "score": 0.5}]}',
             ) from error
         if entry.query in seen:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skylink.encoders.torch_encoder import TorchEncoder
-from skylink.errors import ModelError, OptionError
+from skylink.errors import ModelError, OptionError, first_complaint
 from skylink.files import output_errors, write_atomic
 
 INFO, WEIGHTS = "skylink.json", "model.safetensors"
@@ -171,9 +171,7 @@ def read_info(folder: Path) -> TrainedInfo:
             raise ModelError(f"{path}: larger than {MAX_INFO_BYTES >> 20} MB", hint=hint)
         return TrainedInfo.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{path}: {where}: {first['msg']}", hint=hint) from error
+        raise ModelError(f"{path}: {first_complaint(error)}", hint=hint) from error
 
 
 def _made(spec: str) -> TorchEncoder:

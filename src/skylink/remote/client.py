@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from skylink.errors import OptionError, RerankError
+from skylink.errors import OptionError, RerankError, first_complaint
 from skylink.remote.address import Address
 from skylink.remote.answers import Answer
 
@@ -189,10 +189,8 @@ class Client:
         try:
             return kind.model_validate_json(answer)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            why = f"{where}: {first['msg']}" if where else first["msg"]
-            raise RerankError(f"{url}: not the answer it should be: {self._said(why)}") from None
+            why = self._said(first_complaint(error))
+            raise RerankError(f"{url}: not the answer it should be: {why}") from None
 
     async def _try(self, method: str, url: str, content: bytes | None) -> bytes:
         """One try: the body of a good answer.

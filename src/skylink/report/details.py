@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from skylink.errors import SkyLinkError
+from skylink.errors import SkyLinkError, first_complaint
 from skylink.files import write_atomic
 
 DETAILS_SCHEMA: Literal[1] = 1
@@ -205,9 +205,7 @@ def read_details(results: Path, text: str) -> Details:
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}", hint=again) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ReportError(f"{path} is damaged: {where}: {first['msg']}", hint=again) from error
+        raise ReportError(f"{path} is damaged: {first_complaint(error)}", hint=again) from error
     if len(queries) < header.queries:
         raise ReportError(f"{path} ends after {len(queries)} of {header.queries} queries")
     return Details(header, queries, path.parent)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from skylink.benchmark import BenchmarkResults
+from skylink.errors import first_complaint
 from skylink.figures import Results
 from skylink.report.details import Details, ReportError, details_path, read_details
 from skylink.robustness import Robustness
@@ -109,10 +110,8 @@ def _read(path: Path, name: str) -> Run:
             hint = f"give {whole}: its conditions are found beside it" if "cells" in keys else None
             raise ReportError(f"{path} is no results file", hint=hint or "evaluate ... --out FILE")
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
         raise ReportError(
-            f"{path} is damaged, or of another version: {where}: {first['msg']}",
+            f"{path} is damaged, or of another version: {first_complaint(error)}",
             hint="run the evaluation again with --out",
         ) from error
     return _with_neighbours(run, text)
