@@ -34,10 +34,7 @@ class Without(StrEnum):
 @takes_lvlm
 def evaluate(
     gallery: options.OptionalGalleryPath = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option("--queries", "-q", metavar="CSV", help="Photos, telemetry and the truth."),
-    ] = None,
+    queries: options.QueriesPath = None,
     photos: Annotated[
         Path | None,
         typer.Option(

@@ -34,10 +34,7 @@ def mine(
         typer.Option("--split", metavar="train|test", help="Lists of `test` are never forced."),
     ] = "train",
     gallery: options.OptionalGalleryPath = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option("--queries", "-q", metavar="CSV", help="Photos, telemetry and the truth."),
-    ] = None,
+    queries: options.QueriesPath = None,
     photos: Annotated[
         Path | None,
         typer.Option(
@@ -169,8 +166,8 @@ def mine(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")] = 0,
-    every: Annotated[int, typer.Option("--every", min=1, help="Only every Nth query.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N.")] = None,
+    every: options.Every = 1,
+    limit: options.Limit = None,
 ) -> None:
     """Write a base's candidates, with the truth and soft labels, as lists to train re-rankers on.
 

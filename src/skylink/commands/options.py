@@ -23,6 +23,12 @@ OptionalGalleryPath = Annotated[
     Path | None,
     typer.Option("--gallery", "-g", metavar="GALLERY", help="Made by `skylink build`."),
 ]
+QueriesPath = Annotated[
+    Path | None,
+    typer.Option("--queries", "-q", metavar="CSV", help="Photos, telemetry and the truth."),
+]
+Every = Annotated[int, typer.Option("--every", min=1, help="Only every Nth query.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N.")]
 Retriever = Annotated[
     str,
     typer.Option(

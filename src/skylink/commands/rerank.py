@@ -37,8 +37,8 @@ def rerank(
     top_k: options.TopK = 10,
     base_weight: options.BaseWeight = None,
     gate: options.GateMargin = None,
-    every: Annotated[int, typer.Option("--every", min=1, help="Only every Nth query.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N.")] = None,
+    every: options.Every = 1,
+    limit: options.Limit = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="A query whose re-ranking fails is an error.")
     ] = False,
