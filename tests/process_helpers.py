@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 ONE = [sys.executable, "-m", "skylink"]
 TWO = [
     sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
@@ -20,14 +21,14 @@ TWO = [
 
 def whole(args: list[str]) -> str:
     """Run a command to its end; what it said."""
-    done = subprocess.run(args, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(args, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
 
 def killed(args: list[str], log: Path, *, after: int, delay_s: float = 0.0) -> None:
     """Kill -9, all processes at once, soon after a step was logged."""
-    with subprocess.Popen(args, env=_environment(), stderr=subprocess.DEVNULL) as launched:
+    with subprocess.Popen(args, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as launched:
         limit = time.monotonic() + 240
         while len(lines(log)) < after and launched.poll() is None and time.monotonic() < limit:
             time.sleep(0.005)
@@ -41,7 +42,3 @@ def killed(args: list[str], log: Path, *, after: int, delay_s: float = 0.0) -> N
 def lines(log: Path) -> list[str]:
     """Of a log, if it is there."""
     return log.read_text().splitlines() if log.exists() else []
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -7,13 +7,15 @@ computes a part of every step, gradients are summed, and so all hold the same we
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import torch
 
-from skylink.errors import OptionError
+from skylink.errors import ModelError, OptionError
+from skylink.memory import out_of_memory
 
 
 class Processes:
@@ -28,6 +30,8 @@ class Processes:
 
     Raises:
         OptionError: several were started, and accelerate is not installed.
+
+    What waits for the others raises ModelError where one of them has ended.
     """
 
     def __init__(self, device: str = "auto") -> None:
@@ -64,7 +68,9 @@ class Processes:
         # sent with their places, since parts differ in length
         gather = import_module("accelerate.utils").gather_object
         placed = [(self.index + self.count * i, item) for i, item in enumerate(part)]
-        return [item for _, item in sorted(gather(placed), key=lambda pair: pair[0])]
+        with _all_there():
+            found = gather(placed)
+        return [item for _, item in sorted(found, key=lambda pair: pair[0])]
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Each parameter's gradient summed over all processes, in one message."""
@@ -74,7 +80,8 @@ class Processes:
         if self._accelerator is None:
             return
         flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
-        summed = self._accelerator.reduce(flat, reduction="sum")
+        with _all_there():
+            summed = self._accelerator.reduce(flat, reduction="sum")
         for p, part in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
             assert p.grad is not None
             p.grad.copy_(part.view_as(p))
@@ -82,7 +89,8 @@ class Processes:
     def wait(self) -> None:
         """Until all are here."""
         if self._accelerator is not None:
-            self._accelerator.wait_for_everyone()
+            with _all_there():
+                self._accelerator.wait_for_everyone()
 
     def end(self) -> None:
         """Say goodbye to the others."""
@@ -90,3 +98,17 @@ class Processes:
             self._accelerator.end_training()
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """Talking to another process fails where it has ended; why, it has said itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise ModelError(
+            "another of the processes has ended, and this one can't go on alone",
+            hint="its own message says why; the same command goes on from the last checkpoint",
+        ) from error

@@ -6,6 +6,8 @@ In one process they come to the same bits, in two to the same to 1e-4.
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 
 pytest.importorskip("timm")
 
-from process_helpers import ONE, TWO, killed, whole
+from process_helpers import ENVIRONMENT, ONE, TWO, killed, whole
 from retriever_helpers import benchmark_of, encoder_of, log_of, retriever_config
 from skylink.training.config_file import toml_text
 from skylink.training.retriever.config import RetrieverConfig
@@ -77,3 +79,18 @@ def test_two_processes_killed_come_to_the_same(config: RetrieverConfig) -> None:
     weights, expected = (load_file(c.out / "model.safetensors") for c in (other, config))
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_where_one_process_fails_the_other_ends(config: RetrieverConfig, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    assert config.data.root is not None
+    root = tmp_path / "root"
+    shutil.copytree(config.data.root, root)
+    for photo in (root / "train" / "drone").rglob("image-01.*"):
+        photo.write_bytes(b"no picture")
+    data = config.data.model_copy(update={"root": root})
+    args = command(TWO, config.model_copy(update={"data": data}))
+    done = subprocess.run(args, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "image-01" in done.stderr
+    assert "bug in SkyLink" not in done.stderr
