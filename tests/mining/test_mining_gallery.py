@@ -104,6 +104,32 @@ def test_tiles_are_labelled_by_overlap_with_the_true_view(
     assert again.path.read_bytes() == found.path.read_bytes()
 
 
+def test_with_a_prior_only_its_disc_is_searched(
+    town_gallery, town_rows, town_folder, tmp_path
+) -> None:
+    radius = 150.0
+    whole = written(mine_of(town_gallery, town_rows, town_folder / "photos"), tmp_path / "a.jsonl")
+    mine = mine_of(town_gallery, town_rows, town_folder / "photos", prior_m=radius)
+    found = written(mine, tmp_path / "b.jsonl")
+    assert "within 150 m" in found.header.provenance.base
+    centres = set()
+    for number, (row, one) in enumerate(zip(town_rows, found, strict=True)):
+        prior = mine._prior(number)
+        centres.add((round(prior.lon, 9), round(prior.lat, 9)))
+        camera = {"lon1": row.truth_lon, "lat1": row.truth_lat}
+        assert distance_m(**camera, lon2=prior.lon, lat2=prior.lat) <= prior.radius_m
+        for candidate in one.candidates:
+            east, north = candidate.place.pose.offset_m
+            frame = town_gallery.areas[0].frame
+            lon, lat = frame.point(x_m=candidate.place.x_m - east, y_m=candidate.place.y_m - north)
+            away = distance_m(lon1=lon, lat1=lat, lon2=prior.lon, lat2=prior.lat)
+            assert candidate.rank is None or away <= prior.radius_m + 0.5
+    assert len(centres) == len(town_rows)
+    assert found.header.summary.sha256 != whole.header.summary.sha256
+    again = mine_of(town_gallery, town_rows, town_folder / "photos", prior_m=radius)
+    assert written(again, tmp_path / "c.jsonl").path.read_bytes() == found.path.read_bytes()
+
+
 def test_a_missed_truth_is_forced_in_with_a_pose_found_like_the_others(
     town_gallery, town_rows, town_folder, tmp_path
 ) -> None:

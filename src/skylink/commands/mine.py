@@ -56,6 +56,17 @@ def mine(
         ),
     ] = None,
     top_k: options.TopK = 10,
+    prior_m: Annotated[
+        float | None,
+        typer.Option(
+            "--prior-m",
+            min=1,
+            metavar="METRES",
+            help="With --gallery: search each photo within so many metres of where it may be, a "
+            "point drawn around its true place. [default: the whole map]",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool | None,
         typer.Option(
@@ -205,6 +216,7 @@ def mine(
     asked = mine_sources.Asked(
         retrievers=tuple(retriever or ()), top_k=top_k, split=split, seed=seed, every=every,
         limit=limit, label_encoder=label_encoder, folds=folds, folds_out=folds_out,
+        prior_m=prior_m,
     )  # fmt: skip
     if (benchmark is None) == (gallery is None):
         raise OptionError(

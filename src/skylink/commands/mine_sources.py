@@ -25,6 +25,7 @@ class Asked:
     label_encoder: str | None
     folds: int
     folds_out: Path | None
+    prior_m: float | None = None
 
 
 def benchmark(name: str, root: Path | None, task_name: str | None, asked: Asked) -> Mine | None:
@@ -38,6 +39,8 @@ def benchmark(name: str, root: Path | None, task_name: str | None, asked: Asked)
     from skylink.mining.benchmark import open_mine, refuse_test_leakage, sites_of
     from skylink.mining.split import fold_of
 
+    if asked.prior_m is not None:
+        raise OptionError("--prior-m is for one's own map", hint="leave it out")
     task, relevance = benchmark_run.open_task(
         name, root, task_name, asked.split, every=asked.every, limit=asked.limit
     )
@@ -100,11 +103,12 @@ def gallery(path: Path, queries: Path | None, photos: Path | None, asked: Asked)
     terminal.say(
         f"Mining {len(rows):,} photos of {queries} on {path}: the best {asked.top_k} by "
         f"{searched.name} search"
+        + ("" if asked.prior_m is None else f", within {asked.prior_m:g} m of where they may be")
     )
     labels = None if asked.label_encoder is None else load_encoder(asked.label_encoder)
     return GalleryMine(
         opened, rows, searched, photos or queries.parent, split=asked.split, top_k=asked.top_k,
-        seed=asked.seed, label_encoder=labels,
+        seed=asked.seed, label_encoder=labels, prior_m=asked.prior_m,
     )  # fmt: skip
 
 

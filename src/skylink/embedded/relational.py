@@ -6,8 +6,8 @@
                   fits at every shift; a small transformer reads them together
 
 Both score (photo, candidate) pairs from the trunk's cells alone, and both begin as training-free
-correlation: the head as the identity, a prior that falls off with the shift, the correction at 0. Joint attention without
-correlations failed at this size (docs/log.md): so they are given to it.
+correlation: the head as the identity, a prior that falls off with the shift, the correction at 0.
+Joint attention without correlations failed at this size (docs/log.md): so they are given to it.
 """
 
 from __future__ import annotations

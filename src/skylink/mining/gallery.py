@@ -77,8 +77,10 @@ class GalleryMine:
         folder: which the photos' paths become relative to.
         split: what these photos are: `train` or `test`.
         top_k: candidates of a list.
-        seed: for the provenance.
+        seed: of the priors.
         label_encoder: of the map's pictures for cosines, instead of the tiles' own descriptors.
+        prior_m: radius within which the drone's place is taken to be known, metres: each photo is
+            searched within a disc that holds its camera, somewhere. None: on the whole map.
 
     Raises:
         OptionError: `top_k` is out of range, or pictures are needed and the gallery has none.
@@ -99,6 +101,7 @@ class GalleryMine:
         top_k: int = 10,
         seed: int = 0,
         label_encoder: Encoder | None = None,
+        prior_m: float | None = None,
     ) -> None:
         check_top_k(top_k)
         if label_encoder is not None and not gallery.info.imagery:
@@ -107,11 +110,12 @@ class GalleryMine:
                 hint=f"build it with imagery: {gallery.info.command(gallery.path)}",
             )
         self._gallery, self._rows, self._retriever = gallery, rows, retriever
-        self._encoder = label_encoder
+        self._encoder, self._prior_m = label_encoder, prior_m
         self._paths = [_within(row, folder) for row in rows]
         self._points = [true_point(row) for row in rows]
         self.about = About(
-            base=f"{retriever.name} search, {gallery.info.encoder.name}",
+            base=f"{retriever.name} search, {gallery.info.encoder.name}"
+            + ("" if prior_m is None else f", within {prior_m:g} m"),
             base_fingerprint=gallery.info.encoder.fingerprint,
             dataset=f"photos on {gallery.path.name}",
             split=split,
@@ -148,7 +152,8 @@ class GalleryMine:
             self.failed += 1
             count(self.left_out, error.message)
             return None
-        listed = list(self._retriever.retrieve(query, self.about.k).candidates)
+        prior = self._prior(number)
+        listed = list(self._retriever.retrieve(query, self.about.k, prior).candidates)
         truth = self._truth(number, listed[0].level) if listed else None
         if truth is None:
             count(self.left_out, OUTSIDE if listed else "the base listed nothing")
@@ -175,6 +180,21 @@ class GalleryMine:
                 )
             ),
         )
+
+    def _prior(self, number: int) -> Prior | None:
+        """A disc that holds the camera, its centre drawn by the seed and the photo's name."""
+        if self._prior_m is None:
+            return None
+        row = self._rows[number]
+        lon, lat = row.truth_lon, row.truth_lat  # a prior is about the camera
+        if lon is None or lat is None:
+            lon, lat = self._points[number]
+        draw = np.random.default_rng((self.about.seed, *row.file.encode()))
+        away, angle = self._prior_m * math.sqrt(draw.random()), draw.uniform(0, 2 * math.pi)
+        frame = LocalFrame(lon, lat)
+        lon, lat = frame.point(x_m=away * math.cos(angle), y_m=away * math.sin(angle))
+        # the disc's edge is geodesic and the offset planar: a little wider, so that it holds it
+        return Prior(lon=lon, lat=lat, radius_m=1.001 * self._prior_m)
 
     def _truth(self, number: int, level: int) -> Truth | None:
         """None where no tile of the level has its centre within a stride of the true point."""
