@@ -4,9 +4,10 @@
     skylink ablate OUT/grid.toml --out OUT/ablation
 
 Towns to learn from and towns that choices are made by are in one gallery, far apart; their photos
-are in two lists of queries. `skylink mine` lists the candidates of both by the descriptor base. What
-is measured on are the real flights of --ariel, or further towns without. What is there already is
-kept: after a kill the same command goes on.
+are in two lists of queries. `skylink mine` lists the candidates of both by the descriptor base,
+within 500 m of where the drone may be. What is measured on are the real flights of --ariel, on
+their whole map, or further towns. What is there already is kept: after a kill the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from skylink.files import write_atomic
 from skylink.gallery import Gallery
 from skylink.town.hard import TRAINING, VALIDATION, HardTown, hard_town, write_queries
 
-TILE_M, STRIDE_M, DEPTH = 162.0, 32.4, 50
+TILE_M, STRIDE_M, DEPTH, PRIOR_M = 162.0, 32.4, 50, 500.0
 GRID = Path(__file__).with_name("ablation_grid.toml")
 
 
@@ -41,13 +42,10 @@ def main() -> None:
     judged = towns(out, VALIDATION[: asked.validation], asked.photos)
     gallery = build([town.map for town in (*learnt, *judged)], out / "gallery", asked.encoder)
     train = write_queries(out / "train.csv", learnt)
-    mine(gallery, train, out / "train.jsonl")
-    mine(
-        gallery,
-        write_queries(out / "validation.csv", judged),
-        out / "validation.jsonl",
-        "--no-force",
-    )
+    held = write_queries(out / "validation.csv", judged)
+    prior = ("--prior-m", str(PRIOR_M))
+    mine(gallery, train, out / "train.jsonl", *prior)
+    mine(gallery, held, out / "validation.jsonl", "--no-force", *prior)
     if asked.ariel is None:
         others = towns(out, VALIDATION[asked.validation :][: asked.test], asked.photos)
         queries, maps = write_queries(out / "test.csv", others), [town.map for town in others]
