@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -77,6 +78,14 @@ SHAPES = {
         vision=(128, 3, 2, 256),
         image_tokens=(4, 16),
     ),
+    # 49 tokens of what is where, and as many key as query heads: what a bare CPU can train
+    "small": Shape(
+        families=IDEFICS,
+        vocabulary=None,
+        text=(128, 3, 2, 2, 384),
+        vision=(128, 3, 2, 256),
+        image_tokens=(49, 49),
+    ),
     # SmolVLM-256M-Instruct: SigLIP base/16 at 512 px and SmolLM2-135M
     "smolvlm-256m": Shape(
         families=IDEFICS,
@@ -100,7 +109,12 @@ SHAPES = {
 
 
 def write_random_checkpoint(
-    folder: str | Path, family: str, *, shape: str = "tiny", seed: int = 0
+    folder: str | Path,
+    family: str,
+    *,
+    shape: str = "tiny",
+    seed: int = 0,
+    prepare: Callable[[Any, Any], None] | None = None,
 ) -> Path:
     """Write a vision-language checkpoint with random weights.
 
@@ -110,6 +124,7 @@ def write_random_checkpoint(
         shape: one of `SHAPES`. The weights are float32: 4 to 8 MB for `tiny`, 0.5 GB for
             `qwen-vl`, 1 GB for `smolvlm-256m`.
         seed: of the weights, not negative; the same seed gives the same bytes.
+        prepare: changes weights in place before they are written; called with model and processor.
 
     Returns:
         The folder. It holds config.json, generation_config.json, model.safetensors, the tokenizer,
@@ -137,7 +152,7 @@ def write_random_checkpoint(
         raise OptionError(f"seed = {seed} is negative", hint="use 0 or more")
     try:
         with output_errors(folder):
-            _write(folder, family, sizes, seed)
+            _write(folder, family, sizes, seed, prepare)
     except ImportError as error:
         raise ModelError(
             f"random checkpoints need torch and transformers: {error}",
@@ -146,7 +161,9 @@ def write_random_checkpoint(
     return folder
 
 
-def _write(folder: Path, family: str, sizes: Shape, seed: int) -> None:
+def _write(
+    folder: Path, family: str, sizes: Shape, seed: int, prepare: Callable[[Any, Any], None] | None
+) -> None:
     """Write the folder whole or not at all: beside its place, then moved there."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder} isn't an empty folder", hint="choose a new folder")
@@ -155,8 +172,13 @@ def _write(folder: Path, family: str, sizes: Shape, seed: int) -> None:
         unfinished = Path(scratch) / "checkpoint"
         language = language_of(family)
         tokenizer = make_tokenizer(language)
-        _model(family, sizes, tokenizer, seed).save_pretrained(unfinished)
+        model = _model(family, sizes, tokenizer, seed)
         processor = _processor(family, sizes, tokenizer, language.template)
+        model.save_pretrained(unfinished)
+        if prepare is not None:  # loaded: what isn't saved, such as rotary frequencies, is made then
+            model = type(model).from_pretrained(unfinished)
+            prepare(model, processor)
+            model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         processor.image_processor.save_pretrained(unfinished)  # the hub has it in a file of its own
         if folder.exists():
