@@ -111,6 +111,19 @@ class MinedList(_Part):
         """(K,) which candidates are right."""
         return np.array([c.is_ground_truth for c in self.candidates])
 
+    def right(self, tolerance_m: float | None = None) -> NDArray[np.bool_]:
+        """(K,) which candidates count as right when they are ranked.
+
+        Args:
+            tolerance_m: those this near to the true place; None: the ground truth.
+
+        Raises:
+            QueriesError: distances are not known.
+        """
+        if tolerance_m is None:
+            return self.ground_truth
+        return self.values("distance") <= tolerance_m
+
     @property
     def labels(self) -> NDArray[np.float32]:
         """(K,) float32."""

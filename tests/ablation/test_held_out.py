@@ -73,13 +73,13 @@ def test_with_a_tolerance_right_is_what_lies_near(tmp_path: Path) -> None:
     assert base.precisions == pytest.approx((1, 1, (1 / 2 + 2 / 3) / 2, 0))
     turned = held.judge([np.array([0.0, 1.0])] * 4, Fusion())
     assert turned.ranks == (1, 1, 1, None)
-    assert scored(held[2], np.zeros(2), 200.0).right.tolist() == [False, True]
-    assert scored(held[2], np.zeros(2)).right.tolist() == [False, False]
+    assert scored(held[2], np.zeros(2)).right.tolist() == [False, True]
+    assert scored(opened(tmp_path, LISTS)[2], np.zeros(2)).right.tolist() == [False, False]
 
 
 def test_a_tolerance_needs_positions(tmp_path: Path) -> None:
     lists = [listed("one", candidate("a", 1, True, None), candidate("b", 2, False, 3.0))]
-    with pytest.raises(OptionError, match="'one' has none"):
+    with pytest.raises(QueriesError, match="'one': distance was not measured"):
         opened(tmp_path, lists, tolerance_m=50.0)
 
 

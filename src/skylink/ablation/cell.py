@@ -131,7 +131,7 @@ def measure(
     found = []
     for depth in depths:
         lists = [
-            scored(pick, scores, held.tolerance_m)
+            scored(pick, scores)
             for pick, scores in zip(validation.picks, fitted_on[depth], strict=True)
         ]
         fusion = fit_fusion(lists)

@@ -178,6 +178,7 @@ class Relational(Architecture):
     """Small models on the cells of photo and map: `late` and `transformer`."""
 
     lr: float = Field(default=1e-3, gt=0, le=1e3, description="learning rate")
+    power: float = Field(default=1.0, gt=0, le=16, description="labels are raised to it")
 
 
 class Rows(Section):
@@ -253,6 +254,10 @@ class Grid(Section):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise OptionError("seeds: one is there twice", hint="seeds = [0, 1, 2]")
+        if self.validation.tolerance_m is not None:
+            raise OptionError(
+                "validation.tolerance_m is the test's in an ablation", hint="[test] tolerance_m"
+            )
         if len(set(self.ranked)) < len(self.ranked):
             raise OptionError("depths: one is there twice", hint="depths = [10, 20, 50]")
         for rows in self.rows:
@@ -276,6 +281,11 @@ class Grid(Section):
     def ranked(self) -> tuple[int, ...]:
         """Depths that rows are measured at."""
         return self.depths or (self.validation.depth,)
+
+    @property
+    def judging(self) -> Validation:
+        """What is right in validation lists is what is right in the test's."""
+        return self.validation.model_copy(update={"tolerance_m": self.test.tolerance_m})
 
     def own(self, model: Model) -> Section | None:
         """The section that says something of this model alone."""
@@ -329,7 +339,7 @@ class Grid(Section):
             labels=self._labels(arm),
             optimizer=self.optimizer,
             compute=self.compute,
-            validation=self.validation,
+            validation=self.judging,
             checkpoints=self.checkpointing,
         )
 

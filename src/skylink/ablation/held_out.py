@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skylink.ablation.grid import Test
 from skylink.ablation.result import Outcome
-from skylink.errors import OptionError, QueriesError
+from skylink.errors import QueriesError
 from skylink.figures import BLOCK_FRAMES
 from skylink.metrics import average_precision_step, consecutive_blocks
 from skylink.mined import MinedList
@@ -37,7 +37,6 @@ class HeldOut(Sequence[Pick]):
 
     Attributes:
         folder, gallery: where pictures are.
-        tolerance_m: of the test.
         sha256: of each file's lists.
         queries: (Q,) ids, in order.
         pictures: paths of all pictures, relative to the dataset's folder.
@@ -48,15 +47,15 @@ class HeldOut(Sequence[Pick]):
         flights: (Q,) names, on a map: the list's file and its photo's folder. Empty elsewhere.
 
     Raises:
-        QueriesError: a file can't be read, or has the truth forced in.
-        OptionError: queries are in training too, or twice in these; or there is a tolerance, and
-            lists without positions.
+        QueriesError: a file can't be read, or has the truth forced in; or there is a tolerance,
+            and distances were not measured.
+        OptionError: queries are in training too, or twice in these.
     """
 
     def __init__(self, test: Test, depth: int, apart: Iterable[str] = ()) -> None:
         self.folder, self.gallery = test.folder or test.lists[0].parent, test.gallery
         self._files = [MinedFile(path) for path in test.lists]
-        self._depth, self.tolerance_m = depth, test.tolerance_m
+        self._depth, self._tolerance_m = depth, test.tolerance_m
         known = set(apart)
         self._places: list[tuple[int, int]] = []
         self.pictures: set[str] = set()
@@ -72,7 +71,7 @@ class HeldOut(Sequence[Pick]):
                 self.pictures |= {mined.path, *(c.path for c in mined.candidates if c.path)}
                 self.needs_gallery |= any(c.path is None for c in mined.candidates)
                 self.has_positions &= _errors_m(mined) is not None
-                hits = rightness(mined, test.tolerance_m)
+                hits = mined.right(test.tolerance_m)
                 right.append([c.id for c, is_ in zip(mined.candidates, hits, strict=True) if is_])
                 flights.append(f"{file.path.stem}/{Path(mined.path).parent}".removesuffix("/."))
         self.sha256 = tuple(file.header.summary.sha256 for file in self._files)
@@ -92,7 +91,9 @@ class HeldOut(Sequence[Pick]):
         file = self._files[which]
         mined = file[number]
         rows = tuple(range(min(self._depth, len(mined.candidates))))
-        return Pick(key=(str(file.path), number), mined=mined, rows=rows)
+        return Pick(
+            key=(str(file.path), number), mined=mined, rows=rows, tolerance_m=self._tolerance_m
+        )
 
     def judge(self, scores: Sequence[Scores], fusion: Fusion) -> Outcome:
         """What a ranking is worth.
@@ -104,11 +105,11 @@ class HeldOut(Sequence[Pick]):
         ranks: list[int | None] = []
         precisions, errors = [], []
         for pick, given in zip(self, scores, strict=True):
-            ranked = scored(pick, given, self.tolerance_m).ranked(fusion)
+            ranked = scored(pick, given).ranked(fusion)
             order = np.arange(len(pick.mined.candidates))
             if ranked is not None:
                 order[: len(given)] = ranked[0]
-            hits = rightness(pick.mined, self.tolerance_m)[order]
+            hits = pick.mined.right(self._tolerance_m)[order]
             ranks.append(int(hits.argmax()) + 1 if hits.any() else None)
             precisions.append(float(average_precision_step(hits[None], int(hits.sum()))[0]))
             if self.has_positions:
@@ -126,35 +127,14 @@ class HeldOut(Sequence[Pick]):
         return self.judge([np.zeros(len(pick.rows)) for pick in self], BASE_ONLY)
 
 
-def scored(pick: Pick, scores: Scores, tolerance_m: float | None = None) -> Scored:
-    """A list's first candidates with their scores, to be fused or fitted on; see `rightness`."""
-    rows = list(pick.rows[: len(scores)])
+def scored(pick: Pick, scores: Scores) -> Scored:
+    """A list's first candidates with their scores, to be fused or fitted on."""
+    chosen = [pick.mined.candidates[row] for row in pick.rows[: len(scores)]]
     return Scored(
-        base=np.array([pick.mined.candidates[row].base_score for row in rows], np.float64),
+        base=np.array([c.base_score for c in chosen], dtype=np.float64),
         scores=scores,
-        right=rightness(pick.mined, tolerance_m)[rows],
+        right=pick.right[: len(scores)],
     )
-
-
-def rightness(mined: MinedList, tolerance_m: float | None) -> NDArray[np.bool_]:
-    """(candidates,) which of a list are right.
-
-    Args:
-        mined: the list.
-        tolerance_m: those this near to the true place; None: those that mining called right.
-
-    Raises:
-        OptionError: distances are not known.
-    """
-    if tolerance_m is None:
-        return np.asarray(mined.ground_truth, bool)
-    away = _errors_m(mined)
-    if away is None:
-        raise OptionError(
-            f"test.tolerance_m needs positions, and the list of {mined.query!r} has none",
-            hint="leave it out: right is then what the dataset calls so",
-        )
-    return np.array(away) <= tolerance_m
 
 
 def _errors_m(mined: MinedList) -> list[float] | None:

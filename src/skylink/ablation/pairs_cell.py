@@ -117,8 +117,9 @@ class _Learner:
         self.loss = make_loss(config.loss.name, **config.loss.params)
         self.lists = TrainingLists(config.data, config.labels, self.loss, seed=config.seed)
         self.validation = ValidationLists(
-            config.data.validation, config.validation.depth, self.lists
-        )
+            config.data.validation, config.validation.depth, self.lists,
+            config.validation.tolerance_m,
+        )  # fmt: skip
         self.show = self._shown(
             config.data.folder or config.data.train.parent,
             config.data.gallery,

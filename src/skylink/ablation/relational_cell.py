@@ -59,7 +59,7 @@ def make_relational(open_cells: Open, work: Work) -> Ready:
 def _recipe(work: Work) -> RelationalRecipe:
     config, chosen = work.config, work.grid.relational.model_dump()
     data, rates = config.data, config.optimizer
-    lr = chosen.pop("lr")
+    lr, power = chosen.pop("lr"), chosen.pop("power")
     return RelationalRecipe(
         out=config.out,
         seed=config.seed,
@@ -69,7 +69,7 @@ def _recipe(work: Work) -> RelationalRecipe:
         ),
         model=Model(kind="late" if work.cell.arm.model == "late" else "transformer", **chosen),
         loss=config.loss,
-        labels=RelationalLabels(**config.labels.model_dump()),
+        labels=RelationalLabels(**config.labels.model_dump(), power=power),
         optimizer=RelationalRates(
             **rates.model_dump(exclude={"lr_lora", "lr_head"}), lr=lr
         ),

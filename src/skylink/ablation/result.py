@@ -150,7 +150,6 @@ def digest_of(
     own: Section | None,
     depths: Sequence[int],
     lists: Sequence[str],
-    tolerance_m: float | None = None,
 ) -> str:
     """32 hexadecimal digits of everything that a cell's result depends on.
 
@@ -160,7 +159,6 @@ def digest_of(
         own: the grid's section of its model alone.
         depths: that it is measured at.
         lists: SHA-256 of training, validation and test lists.
-        tolerance_m: of the test.
     """
     chosen = {
         "model": cell.arm.model,
@@ -168,7 +166,6 @@ def digest_of(
         "own": None if own is None else own.model_dump(mode="json"),
         "depths": list(depths),
         "lists": list(lists),
-        "tolerance_m": tolerance_m,
     }
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -69,7 +69,7 @@ class Ablation:
             )
         self.grid, self.out = grid, out
         train, depth = MinedFile(grid.data.train), max(grid.ranked)
-        validation = ValidationLists(grid.data.validation, depth, train)
+        validation = ValidationLists(grid.data.validation, depth, train, grid.judging.tolerance_m)
         chosen = [train, *validation.files]
         self.held = HeldOut(grid.test, depth, {query for file in chosen for query in file.queries})
         self._validation = validation_lists(grid, validation)
@@ -158,7 +158,6 @@ class Ablation:
             own=grid.own(cell.arm.model),
             depths=grid.ranked,
             lists=self._lists,
-            tolerance_m=grid.test.tolerance_m,
         )
 
     def _folder(self, cell: Cell) -> Path:

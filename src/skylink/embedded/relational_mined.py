@@ -76,7 +76,10 @@ class FromLists:
         )  # fmt: skip
         loss = make_loss(recipe.loss.name, **recipe.loss.params)
         self.training = TrainingLists(data, recipe.labels, loss, seed=recipe.seed)
-        self.validation = ValidationLists(given.validation, recipe.validation.depth, self.training)
+        judging = recipe.validation
+        self.validation = ValidationLists(
+            given.validation, judging.depth, self.training, judging.tolerance_m
+        )
         require_pictures(self._folder, self.training.pictures | self.validation.pictures)
         self._cells = cells(given.gallery, recipe.model.reach)
         self.channels, self.side = self._cells.encoder.channels, self._cells.side
@@ -106,7 +109,7 @@ class FromLists:
             for row, pick in enumerate(picks):
                 listed = [pick.mined.candidates[i].base_score for i in pick.rows]
                 base[row, : len(listed)] = np.array(listed, np.float64)
-                right[row, : len(listed)] = pick.mined.ground_truth[list(pick.rows)]
+                right[row, : len(listed)] = pick.right
             yield Judged(kind="lists", batch=batch, base=base, right=right)
 
     def _batch(self, picks: Sequence[Pick]) -> Batch:

@@ -171,6 +171,13 @@ class Validation(Judging):
     depth: int = Field(
         default=10, ge=2, le=100, description="candidates of a validation list that are re-ranked"
     )
+    tolerance_m: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="on a map: a place this near to the true one is right; by default the nearest "
+        "tile alone",
+    )
 
 
 class Checkpoints(Section):

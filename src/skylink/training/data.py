@@ -36,16 +36,23 @@ class Pick:
         key: names the list among all that this process knows: (file, number).
         mined: the list, with the labels that are learnt.
         rows: which of its candidates, ascending.
+        tolerance_m: a place this near to the true one is right; None: the ground truth is.
     """
 
     key: tuple[str, int]
     mined: MinedList
     rows: tuple[int, ...]
+    tolerance_m: float | None = None
 
     @property
     def labels(self) -> NDArray[np.float32]:
         """(len(rows),) float32."""
         return self.mined.labels[list(self.rows)]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(len(rows),) which of them count as right."""
+        return self.mined.right(self.tolerance_m)[list(self.rows)]
 
 
 class TrainingLists:
@@ -124,18 +131,24 @@ class ValidationLists(Sequence[Pick]):
         paths: files of mined lists.
         depth: candidates of a list that are ranked.
         training: lists, or their file, whose queries none of them may be.
+        tolerance_m: of their picks.
 
     Attributes:
         left_out: lists with fewer than two candidates of the base.
         pictures, needs_gallery: as of `TrainingLists`.
 
     Raises:
-        QueriesError: a file can't be read, or is of the test split.
+        QueriesError: a file can't be read, or is of the test split; or there is a tolerance, and
+            distances were not measured.
         OptionError: queries are in training too.
     """
 
     def __init__(
-        self, paths: Sequence[Path], depth: int, training: TrainingLists | MinedFile
+        self,
+        paths: Sequence[Path],
+        depth: int,
+        training: TrainingLists | MinedFile,
+        tolerance_m: float | None = None,
     ) -> None:
         learnt = training if isinstance(training, MinedFile) else training.file
         self.files = [MinedFile(path) for path in paths]
@@ -143,12 +156,13 @@ class ValidationLists(Sequence[Pick]):
         self.pictures: set[str] = set()
         self.needs_gallery = False
         self.left_out = 0
-        self._depth = depth
+        self._depth, self._tolerance_m = depth, tolerance_m
         for which, file in enumerate(self.files):
             refuse_test_split(file)
             leakage(learnt.queries, file.queries, what="queries of validation lists")
             for number, mined in enumerate(file):
                 rows = self._rows(mined)
+                mined.right(tolerance_m)  # refuses lists without distances now, not in a training
                 if len(rows) < 2:
                     self.left_out += 1
                     continue
@@ -168,7 +182,10 @@ class ValidationLists(Sequence[Pick]):
         which, number = self._places[index]
         file = self.files[which]
         mined = file[number]
-        return Pick(key=(str(file.path), number), mined=mined, rows=self._rows(mined))
+        return Pick(
+            key=(str(file.path), number), mined=mined, rows=self._rows(mined),
+            tolerance_m=self._tolerance_m,
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Pick]:
         return (self[i] for i in range(len(self)))

@@ -68,8 +68,9 @@ class Trainer:
         self.loss: Loss = make_loss(config.loss.name, **config.loss.params)
         self.lists = TrainingLists(config.data, config.labels, self.loss, seed=config.seed)
         self.validation = ValidationLists(
-            config.data.validation, config.validation.depth, self.lists
-        )
+            config.data.validation, config.validation.depth, self.lists,
+            config.validation.tolerance_m,
+        )  # fmt: skip
         inputs = [f.header.summary.sha256 for f in (self.lists.file, *self.validation.files)]
         saved = last_checkpoint(config, inputs, resume=resume)  # before many GB are read
         gallery = self._check_pictures()

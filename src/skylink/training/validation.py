@@ -27,13 +27,8 @@ def score_lists(lists: Sequence[Pick], scorer: ListScorer, processes: Processes)
             scores = scorer.scores(pick).double().cpu().numpy()
         if not np.isfinite(scores).all():
             raise ModelError(f"validation list {pick.mined.query!r} got scores that aren't finite")
-        rows = list(pick.rows)
-        base = [pick.mined.candidates[row].base_score for row in rows]
-        part.append(
-            Scored(
-                base=np.array(base, np.float64), scores=scores, right=pick.mined.ground_truth[rows]
-            )
-        )
+        base = [pick.mined.candidates[row].base_score for row in pick.rows]
+        part.append(Scored(base=np.array(base, np.float64), scores=scores, right=pick.right))
     return processes.gather(part)
 
 
