@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=4, help="towns that choices are made by")
     parser.add_argument("--test", type=int, default=3, help="towns that are measured on")
     parser.add_argument("--photos", type=int, default=48, help="of each town")
+    parser.add_argument("--every", type=int, default=2, help="take every Nth frame of --ariel")
     asked = parser.parse_args()
     out: Path = asked.out
     learnt = towns(out, TRAINING[: asked.train], asked.photos)
@@ -49,10 +50,12 @@ def main() -> None:
     if asked.ariel is None:
         others = towns(out, VALIDATION[asked.validation :][: asked.test], asked.photos)
         queries, maps = write_queries(out / "test.csv", others), [town.map for town in others]
+        every = 1
     else:
         queries, maps = asked.ariel / "queries.csv", [asked.ariel / "map.tif"]
+        every = asked.every
     test = build(maps, out / "test-gallery", asked.encoder)
-    mine(test, queries, out / "test.jsonl", "--split", "test")
+    mine(test, queries, out / "test.jsonl", "--split", "test", "--every", str(every))
     grid = GRID.read_text(encoding="utf-8")
     write_atomic(out / "grid.toml", grid.replace("TEST_FOLDER", str(queries.parent.resolve())))
     print(f"\nNext: skylink ablate {out / 'grid.toml'} --out {out / 'ablation'}")
