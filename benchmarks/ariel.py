@@ -94,7 +94,7 @@ def build(folder: Path, encoder: str) -> Gallery:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="take every Nth frame")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="rows whose name contains one of these, by `;`")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if not (SHARED / "ariel").is_dir():
@@ -113,7 +113,7 @@ def main() -> None:
         )
         figures["build tiles/s"] = rate
         for name, localizer, evaluation, nth in ROWS:
-            if options.only not in name:
+            if not any(words in name for words in options.only.split(";")):
                 continue
             of = localizer.get("encoder", "embedded")
             how = {key: value for key, value in localizer.items() if key != "encoder"}

@@ -42,7 +42,8 @@ from skylink.queries import read_queries
 from skylink.town.hard import CALIBRATION, HardTown, hard_town
 from skylink.types import Candidate, Prior, Query, Retrieval
 
-SCORERS = ("dense", "descriptor", "descriptor+dense", "descriptor+hog", "descriptor+matching")
+SCORERS = ("dense", "descriptor", "descriptor+dense", "descriptor+relational", "descriptor+hog",
+           "descriptor+matching")  # fmt: skip
 TOP_K = 20
 LESS = (("heading_deg",), ("heading_deg", "relative_altitude_m"), ("heading_deg",),
         ("heading_deg", "relative_altitude_m", "camera_tilt_from_nadir_deg"))  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_list_has_the_truth_and_labels_by_what_was_asked_for(
 def test_the_untrained_model_ranks_as_what_lists_are_listed_by(
     plain_bank: Bank, tmp_path: Path
 ) -> None:
-    chosen = recipe("bank", tmp_path, model={"softness": 1e-4})
+    chosen = recipe("bank", tmp_path, model={"softness": 1e-4, "falloff": 0})
     lists = FromBank(chosen, plain_bank, plain_bank)
     learner = RelationalLearner(chosen, lists)
     judged = next(lists.judged())
@@ -152,7 +152,8 @@ def test_the_shipped_recipe_can_be_read_and_one_without_data_not(tmp_path: Path)
     path = tmp_path / "r.toml"
     path.write_text(example_text())
     shipped = read_config(path, RelationalRecipe)
-    assert shipped.data.bank == tmp_path / "encoder/work/bank"
+    assert shipped.data.train == tmp_path / "train.jsonl"
+    assert (shipped.labels.source, shipped.labels.power) == ("overlap", 4.0)
     path.write_text('out = "o"\n[data]\n')
     with pytest.raises(OptionError, match="either `bank` or `train`") as caught:
         read_config(path, RelationalRecipe)

@@ -110,7 +110,7 @@ def export_relational(
 
 def _fusion(training: RelationalTraining) -> Fusion | None:
     """Fitted where validation lists are a retriever's, so that its scores mean something."""
-    if training.recipe.data.train is None:
+    if training.recipe.data.train is None or training.recipe.fusion == "none":
         return None
     lists = scored_lists(training.learner.model, training.lists)
     return fit_fusion([one for some in lists.values() for one in some]) if lists else None

@@ -158,6 +158,11 @@ class RelationalRecipe(RunConfig):
     labels: RelationalLabels = RelationalLabels()
     optimizer: RelationalRates = RelationalRates()
     validation: Validation = Validation(depth=20)
+    fusion: Literal["fitted", "none"] = Field(
+        default="fitted",
+        description="with the score of the retriever of mined lists: weight and gate that rank the "
+        "validation lists best, kept in the model file; `none`: its own score alone",
+    )
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
