@@ -175,7 +175,7 @@ def _write(
         model = _model(family, sizes, tokenizer, seed)
         processor = _processor(family, sizes, tokenizer, language.template)
         model.save_pretrained(unfinished)
-        if prepare is not None:  # loaded: what isn't saved, such as rotary frequencies, is made then
+        if prepare is not None:  # loaded: rotary frequencies, which aren't saved, are made then
             model = type(model).from_pretrained(unfinished)
             prepare(model, processor)
             model.save_pretrained(unfinished)
