@@ -22,7 +22,7 @@ from skylink.figures import Results
 from skylink.hypotheses import SearchSpace
 from skylink.queries import read_queries
 
-TILES = {"retriever": "descriptor", "top_k": 20}
+TILES = {"retriever": "descriptor", "reranker": "none", "top_k": 20}
 UNTRAINED = {"encoder": "embedded-base"}
 LOOSE = {"space": SearchSpace(altitude_error=0.3)}
 # name, how to locate, how to evaluate, every Nth photo (searches without telemetry take seconds)

@@ -267,6 +267,18 @@ def test_the_plan_in_words(gallery: Gallery) -> None:
     assert "(descriptor), re-rank the best 3 by backwards" in plan
 
 
+def test_without_a_wish_tiles_are_re_ranked_where_the_shipped_model_fits(
+    gallery: Gallery, town_gallery: Gallery, town_queries: list[Query]
+) -> None:
+    of_others = Localizer(gallery, retriever="descriptor", encoder=scene_encoder())
+    assert of_others.reranker is None  # cells of an encoder that the model was not trained on
+    assert Localizer(town_gallery).reranker is None  # dense search has compared cells already
+    found = Localizer(town_gallery, retriever="descriptor")
+    assert found.reranker is not None
+    assert found.reranker.name == "relational"
+    assert found.locate(town_queries[0]).reranked
+
+
 def test_same_in_same_out(gallery: Gallery, photo: Query) -> None:
     one, two = (localizer(gallery).locate(photo) for _ in range(2))
     assert dataclasses.replace(one, ms={}) == dataclasses.replace(two, ms={})

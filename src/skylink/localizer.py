@@ -22,6 +22,7 @@ from skylink.reranker import (
     Fusion,
     Reranker,
     Reranking,
+    auto_reranker,
     fusion_of,
     make_reranker,
     rerank,
@@ -45,8 +46,9 @@ class Localizer:
     Args:
         gallery: an open gallery or its folder.
         retriever: `auto`, `dense` or `descriptor`.
-        reranker: `none`, `dense`, `relational`, `hog`, `matching`, `lvlm:CHECKPOINT`,
-            `http(s)://HOST:PORT`, or an object of one's own (see `skylink.reranker.Reranker`).
+        reranker: `auto` (see `skylink.reranker.auto_reranker`), `none`, `dense`, `relational`,
+            `hog`, `matching`, `lvlm:CHECKPOINT`, `http(s)://HOST:PORT`, or an object of one's own
+            (see `skylink.reranker.Reranker`).
         top_k: candidates proposed, and re-ranked; the ceiling of any re-ranker.
         space: how far telemetry may be off.
         fusion: how the base score takes part, and when to leave the base alone; None: as it was
@@ -67,7 +69,7 @@ class Localizer:
         gallery: Gallery | str | Path,
         *,
         retriever: str = "auto",
-        reranker: str | Reranker = "none",
+        reranker: str | Reranker = "auto",
         top_k: int = 10,
         space: SearchSpace | None = None,
         fusion: Fusion | None = None,
@@ -93,6 +95,8 @@ class Localizer:
         self.retriever = make_retriever(
             retriever, self.gallery, encoder, self.space, time_budget_s=time_budget_s
         )
+        if reranker == "auto":
+            reranker = auto_reranker(self.retriever.name, self.gallery, encoder)
         self.reranker = (
             make_reranker(reranker, self.gallery, encoder, lvlm)
             if isinstance(reranker, str)

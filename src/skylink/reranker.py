@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.errors import OptionError, RerankError, SkyLinkError
+from skylink.errors import ModelError, OptionError, RerankError, SkyLinkError
 from skylink.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -197,6 +197,28 @@ def make_task_reranker(name: str, task: Task, lvlm: LvlmOptions | None = None) -
         f"{name!r} can't re-rank a benchmark's pictures",
         hint="known are: none, matching, lvlm:CHECKPOINT (see `skylink models`), http://HOST:PORT",
     )
+
+
+def auto_reranker(retriever: str, gallery: Gallery, encoder: Encoder) -> str:
+    """Name of the re-ranker that a retriever's candidates get unless another is asked for.
+
+    Tiles that descriptors chose are re-ranked by the relational model that comes with SkyLink,
+    where the gallery has the cells that it was trained on. Dense search has compared cells already.
+
+    Args:
+        retriever: its name.
+        gallery: where candidates come from.
+        encoder: the gallery's.
+    """
+    if retriever != "descriptor" or not gallery.info.encoder.channels:
+        return "none"
+    from skylink.rerankers.relational import RelationalReranker, model_file
+
+    try:
+        RelationalReranker(model_file(None), gallery, encoder)
+    except ModelError:  # trained on another encoder's cells
+        return "none"
+    return "relational"
 
 
 def make_reranker(

@@ -74,7 +74,7 @@ def demo(
     write_atomic(out / "results.json", dense.to_json())
     terminal.print_table(_table(dense.outcomes))
 
-    localizer = Localizer(gallery, retriever="descriptor", reranker="dense", top_k=20)
+    localizer = Localizer(gallery, retriever="descriptor", top_k=20)
     terminal.say(f"4/4 For comparison, the way for maps of any size: {localizer.plan}")
     with terminal.progress("photos") as report:
         reranked = evaluate(localizer, rows, on_query=report)

@@ -39,7 +39,7 @@ def locate(
     ],
     gallery: options.GalleryPath,
     retriever: options.Retriever = "auto",
-    reranker: options.Reranker = "none",
+    reranker: options.Reranker = "auto",
     top_k: options.TopK = 10,
     base_weight: options.BaseWeight = None,
     gate: options.GateMargin = None,

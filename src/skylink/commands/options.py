@@ -43,9 +43,11 @@ Reranker = Annotated[
     str,
     typer.Option(
         "--reranker",
-        metavar="none|dense|hog|matching|relational|lvlm:MODEL|http://HOST:PORT",
-        help="What looks at photo and candidates together and orders them anew. `skylink models` "
-        "lists vision-language models; a server is any that speaks OpenAI's protocol (vLLM).",
+        metavar="auto|none|dense|hog|matching|relational|lvlm:MODEL|http://HOST:PORT",
+        help="What looks at photo and candidates together and orders them anew; `auto` is "
+        "`relational` for candidates of descriptors, where its file fits the gallery. "
+        "`skylink models` lists vision-language models; a server is any that speaks OpenAI's "
+        "protocol (vLLM).",
         rich_help_panel=SEARCH,
     ),
 ]
