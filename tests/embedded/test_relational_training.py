@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from skylink.cli import app
 from skylink.embedded.bank import Bank
 from skylink.embedded.relational_bank import FromBank
 from skylink.embedded.relational_finish import finish
@@ -18,7 +20,7 @@ from skylink.embedded.relational_lists import score
 from skylink.embedded.relational_recipe import RelationalRecipe, example_text
 from skylink.embedded.relational_training import RelationalTraining
 from skylink.errors import ModelError, OptionError, QueriesError
-from skylink.training.config_file import read_config
+from skylink.training.config_file import read_config, toml_text
 
 
 def recipe(bank: Path | str, out: Path, **sections: Any) -> RelationalRecipe:
@@ -181,3 +183,31 @@ def test_bad_recipes_say_what_to_do(
     with pytest.raises(kind, match=words) as caught:
         RelationalTraining.of(recipe(folder, tmp_path, **sections))
     assert caught.value.hint  # type: ignore[attr-defined]
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(app, ["train-relational", *map(str, words)])
+
+
+def test_the_command_trains_and_says_what_to_do_next(folder: Path, tmp_path: Path) -> None:
+    chosen = recipe(folder, tmp_path / "made")
+    path = tmp_path / "relational.toml"
+    path.write_text(toml_text(chosen))
+    done = run(path)
+    assert done.exit_code == 0, done.output
+    assert "Next: skylink evaluate" in done.stderr
+    assert (chosen.out / "relational.onnx").is_file()
+    assert (chosen.out / "skylink.json").is_file()
+
+
+def test_the_command_prints_recipes_and_runs_in_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = run("--print-recipe")
+    assert printed.exit_code == 0
+    assert printed.stdout.strip() == example_text().strip()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("train-relational", "train-encoder"):
+        refused = CliRunner().invoke(app, [command, str(tmp_path / "none.toml")])
+        assert refused.exit_code == 1
+        assert "runs in one process" in refused.stderr

@@ -29,7 +29,11 @@ def train_encoder(
         terminal.emit(default_text(EncoderRecipe))
         return
     chosen = choices(
-        EncoderRecipe, config, out, example="skylink train-encoder --print-config > encoder.toml"
+        EncoderRecipe,
+        config,
+        out,
+        example="skylink train-encoder --print-config > encoder.toml",
+        several=False,
     )
     from skylink.embedded.finish import finish
     from skylink.embedded.training import EncoderTraining

@@ -36,6 +36,7 @@ def train_relational(
         config,
         out,
         example="skylink train-relational --print-recipe > relational.toml",
+        several=False,
     )
     from skylink.embedded.head import number_of
     from skylink.embedded.relational_finish import finish

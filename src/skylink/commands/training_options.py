@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -40,20 +41,29 @@ PrintConfig = Annotated[
 ]
 
 
-def choices(kind: type[Kind], config: Path | None, out: Path | None, *, example: str) -> Kind:
+def choices(
+    kind: type[Kind], config: Path | None, out: Path | None, *, example: str, several: bool = True
+) -> Kind:
     """What was chosen, in a folder that can be written to.
 
     Args:
         kind: of the file.
         config, out: as given on the command line.
         example: a command that writes a file to edit.
+        several: the training can share its steps among processes.
 
     Raises:
-        OptionError: there is no file, or it can't be used.
+        OptionError: there is no file, or it can't be used; or there are several processes, and the
+            training runs in one.
         OutputError: the folder can't be written to.
     """
     from skylink.training.config_file import read_config
 
+    if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise OptionError(
+            "this training runs in one process, and several were started",
+            hint="start it without torchrun or accelerate",
+        )
     if config is None:
         raise OptionError("no configuration is given", hint=f"`{example}` writes one to edit")
     chosen = read_config(config, kind)
