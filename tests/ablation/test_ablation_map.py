@@ -90,7 +90,11 @@ labels = ["overlap"]
         assert found[model, DEEP, "pure"].calm is None
     assert found["lvlm-head", 3, "pure"].train_seconds is not None
     document = json.loads((ablation.out / "ablation.json").read_text())
-    assert {row["depth"] for row in document["parts"][0]["rows"]} == {None, 3, DEEP}
+    written = document["parts"][0]["rows"]
+    assert {row["depth"] for row in written} == {None, 3, DEEP}
+    (head, *_) = (row for row in written if row["model"] == "lvlm-head")
+    assert head["labels"] == found["lvlm-head", 3, "pure"].arm.labels  # their source ...
+    assert head["label_statistics"]["lists"] > 0
     table = (ablation.out / "ablation.md").read_text()
     assert f"| hog |  |  | {DEEP} | pure | " in table
     # and they are finished: the same grid has nothing to run

@@ -79,6 +79,7 @@ def unfinished(parts: tuple[Part, ...]) -> tuple[int, int]:
 def _row(row: RowSummary) -> dict[str, Any]:
     values = asdict(row)
     arm = values.pop("arm")
+    values["label_statistics"] = values.pop("labels")  # the arm's own `labels` are their source
     values["failed"] = [{"seed": seed, "cause": cause} for seed, cause in row.failed]
     values["fusions"] = [
         {"base_weight": weight, "gate_margin": gate} for weight, gate in row.fusions
