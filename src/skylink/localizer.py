@@ -95,13 +95,13 @@ class Localizer:
         self.retriever = make_retriever(
             retriever, self.gallery, encoder, self.space, time_budget_s=time_budget_s
         )
+        self.reranker: Reranker | None
         if reranker == "auto":
-            reranker = auto_reranker(self.retriever.name, self.gallery, encoder)
-        self.reranker = (
-            make_reranker(reranker, self.gallery, encoder, lvlm)
-            if isinstance(reranker, str)
-            else reranker
-        )
+            self.reranker = auto_reranker(self.retriever.name, self.gallery, encoder)
+        elif isinstance(reranker, str):
+            self.reranker = make_reranker(reranker, self.gallery, encoder, lvlm)
+        else:
+            self.reranker = reranker
         self.fusion = fusion or fusion_of(self.reranker)
         limit: int | None = getattr(self.reranker, "max_candidates", None)
         if limit is not None and top_k > limit:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.errors import ModelError, OptionError, RerankError, SkyLinkError
+from skylink.errors import OptionError, RerankError, SkyLinkError
 from skylink.types import Candidate, Query
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def make_task_reranker(name: str, task: Task, lvlm: LvlmOptions | None = None) -
     )
 
 
-def auto_reranker(retriever: str, gallery: Gallery, encoder: Encoder) -> str:
-    """Name of the re-ranker that a retriever's candidates get unless another is asked for.
+def auto_reranker(retriever: str, gallery: Gallery, encoder: Encoder) -> Reranker | None:
+    """The re-ranker that a retriever's candidates get unless another is asked for; None: none.
 
     Tiles that descriptors chose are re-ranked by the relational model that comes with SkyLink,
     where the gallery has the cells that it was trained on. Dense search has compared cells already.
@@ -209,16 +209,18 @@ def auto_reranker(retriever: str, gallery: Gallery, encoder: Encoder) -> str:
         retriever: its name.
         gallery: where candidates come from.
         encoder: the gallery's.
+
+    Raises:
+        ModelError: the model's file is damaged.
     """
     if retriever != "descriptor" or not gallery.info.encoder.channels:
-        return "none"
-    from skylink.rerankers.relational import RelationalReranker, model_file
+        return None
+    from skylink.rerankers.relational import OtherCells, RelationalReranker, model_file
 
     try:
-        RelationalReranker(model_file(None), gallery, encoder)
-    except ModelError:  # trained on another encoder's cells
-        return "none"
-    return "relational"
+        return RelationalReranker(model_file(None), gallery, encoder)
+    except OtherCells:
+        return None
 
 
 def make_reranker(

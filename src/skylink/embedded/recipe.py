@@ -267,7 +267,7 @@ class Stage(RunConfig):
 
     @classmethod
     def of(cls, recipe: EncoderRecipe) -> Self:
-        """The stage of a recipe; it is kept in OUT/work/PART."""
+        """The stage of a recipe; its part names the folder that it is kept in."""
         chosen = {cls.part: getattr(recipe, cls.part), "optimizer": getattr(recipe, cls.rates)}
         return cls(
             out=recipe.out / "work" / cls.part, seed=recipe.seed, validation=recipe.validation,

@@ -34,6 +34,10 @@ BATCH = 64
 """Candidates in one run of the model: some 10 MB of cells."""
 
 
+class OtherCells(ModelError):
+    """A model was trained on the cells of another encoder than the gallery's."""
+
+
 class Identity(BaseModel):
     """What a model file says of itself.
 
@@ -74,7 +78,8 @@ class RelationalReranker:
         fusion: as fitted in training, or None.
 
     Raises:
-        ModelError: the file can't be used, or is for another encoder.
+        OtherCells: the file is for another encoder.
+        ModelError: it can't be used.
         OptionError: the gallery has no feature raster.
     """
 
@@ -98,7 +103,7 @@ class RelationalReranker:
         self._cells = GalleryCells(gallery, encoder, reach=self._known.reach)
         takes = (self._known.channels, self._known.side, self._known.trunk)
         if takes != (encoder.channels, self._cells.side, trunk_of(encoder)):
-            raise ModelError(
+            raise OtherCells(
                 f"{path} was trained on cells of another encoder than {encoder.name}, which built "
                 f"{gallery.path}",
                 hint="train one on this gallery's own lists: see docs/relational.md",
