@@ -32,7 +32,7 @@ class Pictures:
         self._encoder = encoder
         self._room = max_bytes // (3 * encoder.input_px**2)
         self._kept: dict[str, Square] = {}
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._workers = workers
         self._maps = PictureReader()  # of one thread: this one
 
     def read(self, items: Sequence[Item], turns: Sequence[Turn] | None = None) -> Square:
@@ -44,7 +44,10 @@ class Pictures:
         keys = [f"{item.path}|{item.window}" for item in items]
         new = {key: item for key, item in zip(keys, items, strict=True) if key not in self._kept}
         whole = {key: item for key, item in new.items() if item.window is None}
-        read = dict(zip(whole, self._pool.map(self._photo, whole.values()), strict=True))
+        read: dict[str, Square] = {}
+        if whole:  # threads cost nothing beside decoding, and so none outlives its work
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool:
+                read.update(zip(whole, pool.map(self._photo, whole.values()), strict=True))
         for key, item in new.items():
             if item.window is not None:
                 read[key] = to_square(self._maps.read(item), self._encoder)
