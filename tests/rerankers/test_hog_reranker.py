@@ -55,7 +55,8 @@ def test_the_right_place_wins(
         assert int(scores.argmax()) == right
         assert scores[right] > 0.5
         assert np.delete(scores, right).max() < 0.3
-        assert scores.tolist() == [float(reranker.score(query, [c])[0]) for c in candidates]
+        alone = [float(reranker.score(query, [c])[0]) for c in candidates]
+        assert scores.tolist() == pytest.approx(alone, abs=1e-6)  # sums depend on where arrays lie
 
 
 def test_shifts_within_half_a_stride_are_searched(
