@@ -40,7 +40,7 @@ from skylink.files import write_atomic
 from skylink.geo import LocalFrame, distance_m
 from skylink.queries import read_queries
 from skylink.town.hard import CALIBRATION, HardTown, hard_town
-from skylink.types import Candidate, Prior, Query, Retrieval
+from skylink.types import Candidate, Estimate, Prior, Query, Retrieval
 
 SCORERS = ("dense", "descriptor", "descriptor+dense", "descriptor+relational", "descriptor+hog",
            "descriptor+matching")  # fmt: skip
@@ -126,19 +126,23 @@ def measure(localizer: Localizer, asks: Iterable[Ask]) -> Iterator[Found]:
         except SkyLinkError as error:
             print(f"  {ask.query.name}: {error.message}", flush=True)
             continue
-        yield retrieval.aligned, _sample(localizer, ask, found.candidates)
+        yield retrieval.aligned, _sample(localizer, ask, found)
 
 
-def _sample(localizer: Localizer, ask: Ask, candidates: Sequence[Candidate]) -> Sample:
+def _sample(localizer: Localizer, ask: Ask, found: Estimate) -> Sample:
+    candidates = found.candidates
     best = candidates[0]
+    within: Candidate | None = None
+    if found.refined:
+        within = replace(best, lon=found.lon, lat=found.lat, pose=found.pose)
     level = localizer.gallery.levels[best.level]
     seen = signs(
         candidates, cell_m=level.cell_m, tile_m=level.tile_m,
-        extent_m=localizer.extent_m(best, ask.prior),
+        extent_m=localizer.extent_m(best, ask.prior), within=within,
     )  # fmt: skip
-    lon, lat = np.array([(c.lon, c.lat) for c in candidates]).T
+    lon, lat = np.array([(found.lon, found.lat), *((c.lon, c.lat) for c in candidates[1:])]).T
     errors = distance_m(lon1=lon, lat1=lat, lon2=ask.lon, lat2=ask.lat)
-    away = distance_m(lon1=lon, lat1=lat, lon2=best.lon, lat2=best.lat)
+    away = distance_m(lon1=lon, lat1=lat, lon2=found.lon, lat2=found.lat)
     return Sample(
         signs=seen, own=ask.own, error_m=float(errors[0]), others_m=errors[away > ELSEWHERE_M],
         group=ask.group,

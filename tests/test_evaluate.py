@@ -227,6 +227,32 @@ def test_tiles_count_what_was_not_retrieved(rows: list[QueryRow]) -> None:
     assert (strict.recall_1, strict.recall_5, strict.ap) == (0, 0, 0)
 
 
+def test_the_place_within_a_tile_is_the_answer(rows: list[QueryRow]) -> None:
+    """Rankings stay those of tiles; the answer, its error and the radii are of the place found."""
+
+    class Refined(Told):
+        def locate_detailed(
+            self, query: Query, *, prior: Prior | None
+        ) -> tuple[Estimate, Retrieval]:
+            estimate, retrieval = super().locate_detailed(query, prior=prior)
+            if query.name == "d.png":  # 80 m off: the place is found 20 m from the truth
+                place = at(20.0)
+                estimate = dataclasses.replace(estimate, refined=True, lon=place.lon, lat=place.lat)
+            return estimate, retrieval
+
+    plain, found = (run(made(ANSWERS), rows).results for made in (Told, Refined))
+    assert (found.retrieved, found.reranked) == (plain.retrieved, plain.reranked)
+    assert plain.answer is not None
+    assert found.answer is not None
+    assert (plain.answer.refined, found.answer.refined) == (0, 1)
+    assert (plain.answer.within_tolerance, found.answer.within_tolerance) == (40, 60)  # a, b; d
+    assert (plain.answer.within_25_m, found.answer.within_25_m) == (20, 40)
+    assert (plain.answer.median_error_m, found.answer.median_error_m) == pytest.approx((80, 30))
+    assert plain.honesty is not None
+    assert found.honesty is not None
+    assert (plain.honesty.within_radius, found.honesty.within_radius) == (25, 50)
+
+
 def test_the_camera_is_scored_apart(rows: list[QueryRow]) -> None:
     results = run(Told(ANSWERS, camera_error_m=30.0), rows).results
     assert results.camera is not None
@@ -275,6 +301,9 @@ def test_results_json_has_the_documented_keys(rows: list[QueryRow]) -> None:
             "within_25_m",
         } <= set(data["retrieved"])  # fmt: skip
         assert set(data["flips"]) == {"fixed", "broken"}
+        page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+        told = page.split("### results.json")[1].split("### ")[0]
+        assert [key for key in data if f"`{key}`" not in told] == []
         assert data["schema_version"] == 1
         assert Results.model_validate_json(text) == evaluation.results
 

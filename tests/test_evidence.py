@@ -104,6 +104,7 @@ def test_picture_shows_estimate_and_truth() -> None:
         {"radius_m": 5000.0},
         {"radius_90_m": math.inf},
         {"located": False, "confidence": 0.1},
+        {"refined": True, "candidates": [candidate(0, -75.0, 20.0)]},
         {"reranked": True, "reranker": "matching", "rerank_note": "x" * 500},
         {"pose": dataclasses.replace(POSE, tilt_deg=79.0, altitude_m=3000.0)},
         {"pose": dataclasses.replace(POSE, altitude_m=2.0)},

@@ -79,8 +79,8 @@ def test_a_place(gallery: Gallery, hills: Scene, photo: Query) -> None:
     assert 0 < estimate.radius_m < 50
     assert estimate.radius_m < estimate.radius_90_m < 100
     assert estimate.located
-    assert set(estimate.ms) == {"retrieve", "rerank", "total"}
-    assert estimate.ms["rerank"] == 0
+    assert set(estimate.ms) == {"retrieve", "rerank", "refine", "total"}
+    assert estimate.ms["rerank"] == estimate.ms["refine"] == 0
     assert estimate.ms["total"] >= estimate.ms["retrieve"] > 0
 
 

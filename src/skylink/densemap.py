@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from skylink.camera import ViewRenderer
 from skylink.correlation import SpectralMap, correlate_window
 from skylink.encoder import Encoder, cell_masks, fill_invalid
-from skylink.types import View
+from skylink.types import CameraPose, View
 
 if TYPE_CHECKING:
     from skylink.embedded.encoder import CellProjection
@@ -40,6 +41,9 @@ SAMPLE = 16_384
 
 MIN_VALID_CELLS = 12
 """A view with fewer valid cells matches anything by chance."""
+
+RIM_CELLS = 2
+"""Cells around a place on the map that are looked at for its exact position."""
 
 
 class Normaliser:
@@ -145,6 +149,19 @@ def make_kernels(views: Sequence[View], encoder: Encoder, normaliser: Normaliser
     return Kernels(values=values, usable=counts >= MIN_VALID_CELLS)
 
 
+def kernels_of(
+    renderer: ViewRenderer,
+    poses: Sequence[CameraPose],
+    *,
+    gsd_m: float,
+    encoder: Encoder,
+    normaliser: Normaliser,
+) -> Kernels:
+    """A photo under some poses, as kernels for a map of `gsd_m` metres a pixel."""
+    views = [renderer.render(pose, gsd_m=gsd_m, size_px=encoder.input_px) for pose in poses]
+    return make_kernels(views, encoder, normaliser)
+
+
 class DenseMap:
     """One rectangle of one area and level, ready for correlation.
 
@@ -168,9 +185,10 @@ class DenseMap:
         self.y0_m = raster.y0_m - offset * raster.cell_m
         self._normaliser = normaliser
         # float16 keeps a 100 km2 map in some 170 MB; rows at a time bound the temporary copies
-        shape = tuple(n + 2 * (self._pad + 2) for n in raster.values.shape[:2])
+        rim = self._pad + RIM_CELLS
+        shape = tuple(n + 2 * rim for n in raster.values.shape[:2])
         self._unit = np.zeros((*shape, normaliser.channels), np.float16)
-        inner = self._unit[self._pad + 2 : -self._pad - 2, self._pad + 2 : -self._pad - 2]
+        inner = self._unit[rim:-rim, rim:-rim]
         for top in range(0, len(inner), 64):
             rows = slice(top, top + 64)
             inner[rows] = normaliser.unit(raster.values[rows], raster.valid[rows])
@@ -224,10 +242,20 @@ class DenseMap:
         values = self._normaliser.coarse(kernels, self._basis) * weigh(counts, self.kernel)
         return self._coarse.correlate(np.asarray(values, np.float32))
 
-    def around(self, kernel: Floats, row: int, column: int) -> Floats:
-        """(5, 5) float32 exact scores in all channels around surface index (row, column)."""
-        side = self.kernel + 4
-        window = self._unit[row : row + side, column : column + side].astype(np.float32)
+    def around(self, kernel: Floats, row: int, column: int, *, reach: int = RIM_CELLS) -> Floats:
+        """(2 reach + 1, 2 reach + 1) float32 exact scores in all channels around a surface index.
+
+        Args:
+            kernel: (k, k, C), see `Kernels`.
+            row, column: in the surface; with a larger reach than RIM_CELLS, any.
+            reach: cells to either side; what lies beyond the map is zero.
+        """
+        side = self.kernel + 2 * reach
+        window = np.zeros((side, side, self._unit.shape[2]), np.float32)
+        top, left = row + RIM_CELLS - reach, column + RIM_CELLS - reach
+        there = self._unit[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
+        y, x = max(0, -top), max(0, -left)
+        window[y : y + there.shape[0], x : x + there.shape[1]] = there
         return correlate_window(window, kernel)
 
     def position(self, row: float, column: float) -> tuple[float, float]:

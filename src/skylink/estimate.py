@@ -87,21 +87,24 @@ def place(
     cell_m: float,
     tile_m: float,
     extent_m: float,
+    within: Candidate | None = None,
 ) -> Placed:
     """The estimate that ranked candidates make.
 
     Args:
         candidates: best first, at least one.
+        within: the first, a tile, with the place found within it (`skylink.refine`).
         scorer: whose scores the candidates have (`Calibration.of`).
         aligned: whether the whole camera pose was known.
         cell_m, tile_m, extent_m: as for `signs`.
     """
     by = calibration().of(scorer, aligned=aligned)
-    seen = signs(candidates, cell_m=cell_m, tile_m=tile_m, extent_m=extent_m)
+    seen = signs(candidates, cell_m=cell_m, tile_m=tile_m, extent_m=extent_m, within=within)
     mixture = seen.mixture(by)
+    best = within or candidates[0]
     return Placed(
-        lon=candidates[0].lon,
-        lat=candidates[0].lat,
+        lon=best.lon,
+        lat=best.lat,
         radius_m=mixture.radius_m(0.5),
         radius_90_m=mixture.radius_m(0.9),
         confidence=mixture.confidence,
@@ -109,7 +112,12 @@ def place(
 
 
 def signs(
-    candidates: Sequence[Candidate], *, cell_m: float, tile_m: float, extent_m: float
+    candidates: Sequence[Candidate],
+    *,
+    cell_m: float,
+    tile_m: float,
+    extent_m: float,
+    within: Candidate | None = None,
 ) -> Signs:
     """What ranked candidates tell of themselves.
 
@@ -118,8 +126,9 @@ def signs(
         cell_m: resolution of a candidate with sub-cell position, metres.
         tile_m: side of a tile; a tile candidate's centre is good to about a stride.
         extent_m: how far from the best candidate the place could be at the most, metres.
+        within: as for `place`.
     """
-    best = candidates[0]
+    best = within or candidates[0]
     away = distance_m(
         lon1=best.lon,
         lat1=best.lat,
@@ -127,11 +136,12 @@ def signs(
         lat2=[c.lat for c in candidates],
     )
     elsewhere = away > ELSEWHERE_M
+    elsewhere[0] = False
     scores = np.array([c.score for c in candidates], dtype=np.float64)[elsewhere]
     return Signs(
         score=best.score,
         lead=relative_lead(best.score, float(scores.max())) if len(scores) else 0.0,
-        local_m=local_error_m(best, cell_m=cell_m, tile_m=tile_m),
+        local_m=local_error_m(best, cell_m=cell_m, tile_m=tile_m, refined=within is not None),
         scores=scores,
         away_m=away[elsewhere],
         extent_m=max(extent_m, ELSEWHERE_M),
@@ -148,8 +158,13 @@ def relative_lead(best: float, other: float) -> float:
     return (best - other) / larger if larger > 0 else 0.0
 
 
-def local_error_m(best: Candidate, *, cell_m: float, tile_m: float) -> float:
-    """Median distance from the truth that is expected of a candidate that is right, metres."""
-    near = tile_m / 5 if best.id.startswith("a") else cell_m / 2
+def local_error_m(best: Candidate, *, cell_m: float, tile_m: float, refined: bool = False) -> float:
+    """Median distance from the truth that is expected of a candidate that is right, metres.
+
+    Args:
+        best: a pose, or a tile: its centre, or, `refined`, the place found within it.
+        cell_m, tile_m: as for `signs`.
+    """
+    near_m = tile_m / 5 if best.id.startswith("a") and not refined else cell_m / 2
     forward = best.pose.forward_m if best.pose else 0.0
-    return math.sqrt(near**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)
+    return math.sqrt(near_m**2 + GEOREFERENCE_M**2 + (RELIEF * forward) ** 2)

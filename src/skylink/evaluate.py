@@ -163,6 +163,19 @@ def _errors_m(
     return errors
 
 
+def _answer_m(row: QueryRow, estimate: Estimate) -> float:
+    """Distance of the place that was found within a tile to the same truth as in `_errors_m`."""
+    place = estimate.lon, estimate.lat
+    truth = row.ground_lon, row.ground_lat
+    if None in truth:
+        truth = row.truth_lon, row.truth_lat
+        if estimate.camera_lon is not None:
+            place = estimate.camera_lon, estimate.camera_lat or 0.0
+    return float(
+        distance_m(lon1=place[0], lat1=place[1], lon2=truth[0] or 0.0, lat2=truth[1] or 0.0)
+    )
+
+
 def _outcome(
     localizer: Localizer,
     row: QueryRow,
@@ -171,6 +184,7 @@ def _outcome(
     tolerance_m: float,
 ) -> Outcome:
     has_camera = estimate.camera_lon is not None
+    final_m = _errors_m(localizer, row, estimate.candidates, has_camera)
     camera_m = None
     if has_camera and row.truth_lon is not None:
         camera_m = float(
@@ -190,7 +204,8 @@ def _outcome(
     return Outcome(
         row=row,
         base_m=_errors_m(localizer, row, retrieval.candidates, has_camera),
-        final_m=_errors_m(localizer, row, estimate.candidates, has_camera),
+        final_m=final_m,
+        answer_m=_answer_m(row, estimate) if estimate.refined else float(final_m[0]),
         base=retrieval.candidates,
         positives=positives,
         estimate=estimate,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,14 @@ from skylink import __version__
 from skylink import evidence_draw as draw
 from skylink.camera import ViewRenderer, ground_width_m
 from skylink.evidence_draw import Canvas, MapPanel
-from skylink.evidence_map import draw_close_up, draw_overview, footprint_m, map_picture, places
+from skylink.evidence_map import (
+    Places,
+    draw_close_up,
+    draw_overview,
+    footprint_m,
+    map_picture,
+    places,
+)
 from skylink.files import write_atomic
 from skylink.geo import distance_m
 from skylink.names import shown
@@ -121,7 +129,7 @@ def draw_evidence(
 
     side = (LEFT - (CROPS - 1) * 14) // CROPS
     top_crops = HEIGHT - 46 - 48 - side
-    _crops(canvas, MARGIN, top_crops, side, estimate, gallery, extent, (height, width), truth)
+    _crops(canvas, MARGIN, top_crops, side, estimate, gallery, extent, (height, width), truth, at)
 
     left = MARGIN + LEFT + GAP
     searched = "match score over the map" if retrieval.surface else "candidates on the map"
@@ -250,12 +258,21 @@ def _crops(
     extent_m: float,
     photo_shape: tuple[int, int],
     truth: tuple[float, float] | None,
+    at: Places,
 ) -> None:
-    """The map at the best candidates, with the photo's outline, rank, score and distance."""
+    """The map at the best candidates, with the photo's outline, rank, score and distance.
+
+    The first is shown at the estimate's place where that was found within its tile.
+    """
     count = len(estimate.candidates)
     detail = f"best {min(count, CROPS)} of {count}; the map, north up, {extent_m:.0f} m across"
     _title(canvas, x, "candidates", detail if count else "none", LEFT, y=y - TITLE)
     for index, candidate in enumerate(estimate.candidates[:CROPS]):
+        if index == 0 and estimate.refined:
+            x_m, y_m = at.found
+            candidate = replace(
+                candidate, lon=estimate.lon, lat=estimate.lat, x_m=x_m, y_m=y_m, pose=estimate.pose
+            )
         left = x + index * (side + 14)
         centre = (candidate.x_m, candidate.y_m)
         rgb = map_picture(

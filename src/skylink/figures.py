@@ -50,12 +50,29 @@ class Ranking(BaseModel):
     within_50_m: float
 
 
+class Answer(BaseModel):
+    """Error of the place that is the answer; of candidates that are tiles, found within the first.
+
+    Failed photos count as infinitely far. `refined`: photos whose place is not just that of the
+    first candidate.
+    """
+
+    within_tolerance: float
+    within_tolerance_interval_95: tuple[float, float] | None
+    median_error_m: float | None
+    within_25_m: float
+    within_50_m: float
+    refined: int
+
+
 class Group(BaseModel):
     """The same figures for one value of the column that was grouped by."""
 
     queries: int
     retrieved: Ranking
     reranked: Ranking | None
+    answer: Answer | None = None
+    """None in files written before it was a figure."""
 
 
 class Camera(BaseModel):
@@ -112,6 +129,8 @@ class Results(BaseModel):
     telemetry: str
     retrieved: Ranking
     reranked: Ranking | None
+    answer: Answer | None = None
+    """None in files written before it was a figure."""
     reranked_minus_retrieved_interval: tuple[float, float] | None
     flips: dict[str, int]
     reranked_queries: int
@@ -137,6 +156,7 @@ class Outcome:
     Attributes:
         row: the query.
         base_m, final_m: (K,) errors of the ranked candidates before and after re-ranking.
+        answer_m: error of the estimate's own place.
         base: the candidates before re-ranking; empty where the photo failed. Those after it are
             the estimate's.
         positives: tiles of the gallery within the tolerance (0: not counted, candidates are poses).
@@ -148,6 +168,7 @@ class Outcome:
     row: QueryRow
     base_m: NDArray[np.float64]
     final_m: NDArray[np.float64]
+    answer_m: float = math.inf
     base: Sequence[Candidate] = ()
     positives: int = 0
     estimate: Estimate | None = None
@@ -195,6 +216,8 @@ def make_results(
     """
     base = np.stack([o.base_m for o in outcomes])
     final = np.stack([o.final_m for o in outcomes])
+    answers = np.array([o.answer_m for o in outcomes])
+    refined = np.array([o.estimate is not None and o.estimate.refined for o in outcomes])
     positives = np.array([o.positives for o in outcomes])
     names = [o.row.extra.get((group_by or "").lower(), "") for o in outcomes]
     blocks = metrics.consecutive_blocks(names, BLOCK_FRAMES)
@@ -210,10 +233,12 @@ def make_results(
 
     def group(keep: NDArray[np.bool_]) -> Group:
         chosen = (positives[keep], tolerance_m, blocks[keep])
+        within = int(refined[keep].sum())
         return Group(
             queries=int(keep.sum()),
             retrieved=_ranking(base[keep], *chosen),
             reranked=_ranking(final[keep], *chosen) if reranks else None,
+            answer=_answer(answers[keep], tolerance_m, blocks[keep], refined=within),
         )
 
     whole = group(np.ones(len(outcomes), bool))
@@ -229,6 +254,7 @@ def make_results(
         telemetry=telemetry,
         retrieved=whole.retrieved,
         reranked=whole.reranked,
+        answer=whole.answer,
         reranked_minus_retrieved_interval=difference,
         flips={"fixed": fixed, "broken": broken},
         reranked_queries=sum(e.reranked for e in located),
@@ -239,14 +265,29 @@ def make_results(
         failed=len(outcomes) - len(located),
         failures={o.row.file: o.error for o in outcomes if o.error},
         ms_per_query={
-            f"{stage}_{name}": float(np.percentile([e.ms[stage] for e in located], q))
-            for stage in ("retrieve", "rerank", "total")
+            f"{stage}_{name}": float(np.percentile([e.ms.get(stage, 0.0) for e in located], q))
+            for stage in ("retrieve", "rerank", "refine", "total")
             for name, q in (("median", 50), ("p95", 95))
             if located
         },
         camera=_camera(cameras) if len(cameras) else None,
         honesty=_honesty(outcomes, blocks, localizer.min_confidence),
         groups=groups,
+    )
+
+
+def _answer(
+    errors: NDArray[np.float64], tolerance_m: float, blocks: NDArray[np.int64], *, refined: int
+) -> Answer:
+    right = errors <= tolerance_m
+    median = metrics.median_error_m(errors)
+    return Answer(
+        within_tolerance=100 * float(right.mean()),
+        within_tolerance_interval_95=_interval(right.astype(float), blocks),
+        median_error_m=median if math.isfinite(median) else None,
+        within_25_m=metrics.within_m(errors, 25.0),
+        within_50_m=metrics.within_m(errors, 50.0),
+        refined=refined,
     )
 
 
@@ -263,7 +304,7 @@ def _honesty(
     outcomes: Sequence[Outcome], blocks: NDArray[np.int64], min_confidence: float
 ) -> Honesty | None:
     known = np.array([o.estimate is not None for o in outcomes])
-    pairs = [(o.estimate, o.final_m[0]) for o in outcomes if o.estimate is not None]
+    pairs = [(o.estimate, o.answer_m) for o in outcomes if o.estimate is not None]
     if not pairs:
         return None
     confidence = np.array([e.confidence for e, _ in pairs])

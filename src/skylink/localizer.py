@@ -18,6 +18,7 @@ from skylink.gallery import Gallery
 from skylink.geo import distance_m
 from skylink.hypotheses import SearchSpace
 from skylink.photo import load_photo
+from skylink.refine import Refiner
 from skylink.reranker import (
     Fusion,
     Reranker,
@@ -54,6 +55,8 @@ class Localizer:
         fusion: how the base score takes part, and when to leave the base alone; None: as it was
             fitted when the re-ranker was trained, else the re-ranker alone.
         strict: a re-ranker that fails on a photo is an error, not `reranked = False`.
+        refine: find the place within the best tile by correlation, where candidates are tiles and
+            the gallery has feature maps; else it is the tile's centre.
         min_confidence: below this a photo is not `located`; None: as calibrated; 0: never.
         time_budget_s: seconds for each photo's search, most likely poses first; re-ranking and what
             is done once for a map are not counted. None: as long as it takes.
@@ -74,6 +77,7 @@ class Localizer:
         space: SearchSpace | None = None,
         fusion: Fusion | None = None,
         strict: bool = False,
+        refine: bool = True,
         min_confidence: float | None = None,
         time_budget_s: float | None = None,
         encoder: Encoder | None = None,
@@ -95,6 +99,8 @@ class Localizer:
         self.retriever = make_retriever(
             retriever, self.gallery, encoder, self.space, time_budget_s=time_budget_s
         )
+        tiles = self.retriever.name == "descriptor" and self.gallery.info.encoder.channels > 0
+        self.refiner = Refiner(self.gallery, encoder, self.space) if refine and tiles else None
         self.reranker: Reranker | None
         if reranker == "auto":
             self.reranker = auto_reranker(self.retriever.name, self.gallery, encoder)
@@ -121,6 +127,8 @@ class Localizer:
         if self.reranker is not None:
             name = getattr(self.reranker, "about", self.reranker.name)
             last = f"re-rank the best {self.top_k} by {name}"
+        if self.refiner is not None:
+            last += ", find the place within the first"
         return f"{how} ({self.retriever.name}), {last}"
 
     def locate(self, photo: str | Path | Query, *, prior: Prior | None = None) -> Estimate:
@@ -158,12 +166,17 @@ class Localizer:
             ranking = rerank(self.reranker, query, retrieval.candidates, self.fusion)
             if ranking.failed and self.strict:
                 raise RerankError(f"{query.name}: {ranking.note}")
+        ranked = time.perf_counter()
+        within = None
+        if self.refiner is not None:
+            within = self.refiner.refine(query, ranking.candidates[0], prior)
         beyond = looked_at.candidates[self.top_k :]
-        estimate = self._estimate(query, retrieval, ranking, beyond, prior)
+        estimate = self._estimate(query, retrieval, ranking, within, beyond, prior)
         done = time.perf_counter()
         ms = {
             "retrieve": 1e3 * (retrieved - start),
-            "rerank": 1e3 * (done - retrieved) if self.reranker else 0.0,
+            "rerank": 1e3 * (ranked - retrieved) if self.reranker else 0.0,
+            "refine": 1e3 * (done - ranked) if self.refiner else 0.0,
             "total": 1e3 * (done - start),
         }
         return replace(estimate, ms=ms), retrieval
@@ -173,11 +186,12 @@ class Localizer:
         query: Query,
         retrieval: Retrieval,
         ranking: Reranking,
+        within: Candidate | None,
         beyond: Sequence[Candidate],
         prior: Prior | None,
     ) -> Estimate:
-        best = ranking.candidates[0]
-        placed = self._place(retrieval, ranking, beyond, prior)
+        best = within or ranking.candidates[0]
+        placed = self._place(retrieval, ranking, within, beyond, prior)
         camera = self._camera(query, best)
         return Estimate(
             name=query.name,
@@ -188,6 +202,7 @@ class Localizer:
             confidence=placed.confidence,
             located=placed.confidence >= self.min_confidence,
             candidates=ranking.candidates,
+            refined=within is not None,
             reranked=ranking.reranked,
             rerank_note=ranking.note,
             rerank_failed=ranking.failed,
@@ -208,6 +223,7 @@ class Localizer:
         self,
         retrieval: Retrieval,
         ranking: Reranking,
+        within: Candidate | None,
         beyond: Sequence[Candidate],
         prior: Prior | None,
     ) -> Placed:
@@ -228,6 +244,7 @@ class Localizer:
             cell_m=level.cell_m,
             tile_m=level.tile_m,
             extent_m=self.extent_m(best, prior),
+            within=within,
         )
 
     def extent_m(self, best: Candidate, prior: Prior | None) -> float:

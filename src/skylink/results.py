@@ -54,6 +54,7 @@ CSV_COLUMNS = (
     "poses_tried",
     "poses_planned",
     "cut",
+    "refined",
 )
 
 Position = tuple[float, float]
@@ -185,6 +186,7 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
                 "poses_tried": str(found.poses_tried),
                 "poses_planned": str(found.poses_planned),
                 "cut": str(int(found.cut)),
+                "refined": str(int(found.refined)),
             }
         writer.writerow([readable(row[column]) for column in CSV_COLUMNS])
     return text.getvalue()
@@ -242,6 +244,7 @@ def _features(outcome: Outcome) -> Iterable[dict[str, Any]]:
         "poses_tried": found.poses_tried,
         "poses_planned": found.poses_planned,
         "cut": found.cut,
+        "refined": found.refined,
         "candidates": [
             [_number(c.lon, DECIMALS), _number(c.lat, DECIMALS), _number(c.score, 6)]
             for c in found.candidates[:CANDIDATES]

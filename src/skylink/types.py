@@ -270,7 +270,9 @@ class Estimate:
         confidence: 0..1, that the photo shows this map and the place is right.
         located: the confidence is high enough for an answer. If not, the place is the best guess
             of a photo that was not found on this map.
-        candidates: ranked, best first.
+        candidates: ranked, best first; of tiles, the place is the tile's centre.
+        refined: the place and pose are not those of the first candidate, a tile, but were found by
+            correlation within it.
         reranked: True only if a re-ranker ran and its ranking was used.
         rerank_note: why it did not run or was not used, where it was asked for.
         rerank_failed: a re-ranker was asked for, tried and failed.
@@ -292,6 +294,7 @@ class Estimate:
     located: bool
     candidates: Sequence[Candidate]
     reranked: bool
+    refined: bool = False
     rerank_note: str = ""
     rerank_failed: bool = False
     camera_lon: float | None = None

@@ -113,7 +113,7 @@ def _table(outcomes: Sequence[Outcome]) -> Any:
             "" if tilt is None else f"{tilt:.0f}°",
             f"{estimate.lon:.6f}",
             f"{estimate.lat:.6f}",
-            f"{outcome.final_m[0]:.1f}",
+            f"{outcome.answer_m:.1f}",
             f"{estimate.radius_m:.0f} / {estimate.radius_90_m:.0f}",
             "" if outcome.camera_m is None else f"{outcome.camera_m:.1f}",
             f"{estimate.confidence:.2f}",
@@ -128,7 +128,10 @@ def _plot(path: Path, dense: Evaluation, reranked: Evaluation) -> None:
 
     curves = {
         "tiles by descriptor": [o.base_m[0] for o in reranked.outcomes],
-        "the same, re-ranked by dense": [o.final_m[0] for o in reranked.outcomes],
+        f"the same, re-ranked ({reranked.results.reranker})": [
+            o.final_m[0] for o in reranked.outcomes
+        ],
+        "the same, placed within the tile": [o.answer_m for o in reranked.outcomes],
         "dense map search": [o.final_m[0] for o in dense.outcomes],
     }
     save_recall_plot(

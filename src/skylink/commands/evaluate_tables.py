@@ -41,6 +41,15 @@ def summary_table(evaluation: Evaluation) -> Any:
         flips = results.flips
         table.add_row("put right / put wrong", "", f"{flips['fixed']} / {flips['broken']}")
         table.add_row("photos re-ranked", "", str(results.reranked_queries))
+    answer = results.answer
+    if answer is not None and answer.refined:
+        table.add_row(
+            f"place within the best tile: within {results.tolerance_m:g} m",
+            "",
+            _figure(answer.within_tolerance, "%"),
+        )
+        table.add_row("  median error", "", _figure(answer.median_error_m, "m"))
+        table.add_row("  within 25 m", "", _figure(answer.within_25_m, "%"))
     if results.camera is not None:
         row_name = f"camera position, median error ({results.camera.queries} photos)"
         table.add_row(row_name, "", _figure(results.camera.median_error_m, "m"))
@@ -107,4 +116,6 @@ def save_plot(path: Path, evaluation: Evaluation, *, title: str) -> None:
     if results.reranked is not None:
         name = f"re-ranked ({results.reranker})"
         curves[name] = np.array([o.final_m[0] for o in evaluation.outcomes])
+    if results.answer is not None and results.answer.refined:
+        curves["place within the tile"] = np.array([o.answer_m for o in evaluation.outcomes])
     save_recall_plot(path, curves, tolerance_m=results.tolerance_m, title=title)

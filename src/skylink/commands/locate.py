@@ -121,6 +121,7 @@ def locate(
             rich_help_panel=options.SEARCH,
         ),
     ] = False,
+    refine: options.Refine = True,
     min_confidence: options.MinConfidence = None,
     *,
     lvlm: LvlmOptions,
@@ -165,6 +166,7 @@ def locate(
         ),
         time_budget_s=time_budget,
         strict=strict,
+        refine=refine,
         min_confidence=min_confidence,
         lvlm=lvlm,
     )

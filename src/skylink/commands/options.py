@@ -123,6 +123,15 @@ GateMargin = Annotated[
         rich_help_panel=SEARCH,
     ),
 ]
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine/--no-refine",
+        help="Where candidates are tiles, find the place within the best one by correlation; or "
+        "answer with its centre.",
+        rich_help_panel=SEARCH,
+    ),
+]
 MinConfidence = Annotated[
     float | None,
     typer.Option(

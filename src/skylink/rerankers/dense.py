@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from skylink.camera import ViewRenderer
 from skylink.correlation import correlate_window
-from skylink.densemap import Normaliser, make_kernels, normaliser_for
+from skylink.densemap import Normaliser, kernels_of, normaliser_for
 from skylink.encoder import Encoder
 from skylink.errors import RerankError
 from skylink.types import CameraPose, Candidate, Query
@@ -61,9 +61,10 @@ class DenseReranker:
         normaliser = self._normalisers[candidate.level]
         key = (candidate.pose, candidate.level)
         if key not in kernels:
-            size = self._encoder.input_px
-            view = renderer.render(candidate.pose, gsd_m=level.gsd_m, size_px=size)
-            kernels[key] = make_kernels([view], self._encoder, normaliser).values[0]
+            kernels[key] = kernels_of(
+                renderer, [candidate.pose], gsd_m=level.gsd_m, encoder=self._encoder,
+                normaliser=normaliser,
+            ).values[0]  # fmt: skip
         kernel = kernels[key]
         reach = kernel.shape[0] * level.cell_m / 2 + level.stride_m / 2
         x, y = candidate.x_m, candidate.y_m

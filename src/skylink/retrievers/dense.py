@@ -23,12 +23,12 @@ import numpy as np
 
 from skylink.budget import Clock, TimeBudget
 from skylink.camera import ViewRenderer
-from skylink.densemap import Kernels, make_kernels
+from skylink.densemap import Kernels, kernels_of
 from skylink.embedded.encoder import CellProjection
 from skylink.encoder import Encoder
-from skylink.geo import distance_m
-from skylink.hypotheses import Hypotheses, SearchSpace, choose_level, hypotheses, neighbours
+from skylink.hypotheses import Hypotheses, SearchSpace, choose_level, hypotheses
 from skylink.retriever import Retriever
+from skylink.retrievers.climb import climb
 from skylink.retrievers.parts import MapParts
 from skylink.retrievers.peaks import Peak, find_peaks, separate
 from skylink.retrievers.sweep import Sweep
@@ -42,17 +42,8 @@ UNSURE, FITS_BETTER = 0.13, 0.03
 """Below this score the given heading is doubted; another one is taken if it fits better by that.
 Right places scored 0.11-0.34 (5-95 %) on real flights, wrong ones below 0.1."""
 
-SURE = 0.05
-"""Places this much below the best one are not refined."""
-
-REFINED = 3
-"""Best places around which poses between the grid's are tried."""
-
 SEPARATION = 0.2
 """Candidates of one photo lie at least this share of a tile apart."""
-
-ONE_ROUND = 8
-"""With no more hypotheses than this one round of refinement is enough."""
 
 REGIONS = 30
 """Tiles that choose where to correlate on maps too large to be searched whole."""
@@ -204,7 +195,11 @@ class DenseRetriever:
             )  # fmt: skip
         peaks = separate([p for p in peaks if self._allowed(p, prior)], separation_m=separation)
         peaks = self._exact(peaks, renderer, tried, level, separation, prior)
-        peaks = self._refine(peaks, renderer, tried, level, prior, budget)
+        peaks = climb(
+            peaks, lambda poses: self._kernels(renderer, poses, level), tried,
+            separation_m=separation, allowed=lambda peak: self._allowed(peak, prior),
+            proceed=budget.allows,
+        )  # fmt: skip
         highest = max(sweeps, key=lambda sweep: float(sweep.best.max()), default=None)
         return _Found(
             peaks=peaks,
@@ -252,60 +247,13 @@ class DenseRetriever:
         return separate(peaks, separation_m=separation)
 
     def _kernels(self, renderer: ViewRenderer, poses: Sequence[CameraPose], level: int) -> Kernels:
-        gsd, size = self._gallery.levels[level].gsd_m, self._encoder.input_px
-        views = [renderer.render(pose, gsd_m=gsd, size_px=size) for pose in poses]
-        return make_kernels(views, self._encoder, self._parts.normaliser(level))
-
-    def _refine(
-        self,
-        peaks: list[Peak],
-        renderer: ViewRenderer,
-        tried: Hypotheses,
-        level: int,
-        prior: Prior | None,
-        budget: TimeBudget,
-    ) -> list[Peak]:
-        """Try poses between the grid's around the best peaks; twice with half the step."""
-        around = tried
-        for count in (REFINED, 2):
-            attempts = [
-                (i, pose)
-                for i, peak in enumerate(peaks[:count])
-                if peak.score > peaks[0].score - SURE
-                for pose in neighbours(peak.pose, around)
-            ]
-            if not attempts or not budget.allows():
-                break
-            kernels = self._kernels(renderer, [pose for _, pose in attempts], level)
-            for (i, pose), kernel, usable in zip(
-                attempts, kernels.values, kernels.usable, strict=True
-            ):
-                if usable:
-                    moved = peaks[i].moved(kernel, pose)
-                    if moved.score > peaks[i].score and self._allowed(moved, prior):
-                        peaks[i] = moved
-            separation = SEPARATION * self._gallery.levels[level].tile_m
-            peaks = separate(peaks, separation_m=separation)
-            if len(tried.poses) <= ONE_ROUND:
-                break
-            around = replace(
-                around,
-                heading_step_deg=around.heading_step_deg / 2,
-                tilt_step_deg=around.tilt_step_deg / 2,
-                altitude_step=math.sqrt(around.altitude_step),
-            )
-        return peaks
+        return kernels_of(
+            renderer, poses, gsd_m=self._gallery.levels[level].gsd_m, encoder=self._encoder,
+            normaliser=self._parts.normaliser(level),
+        )  # fmt: skip
 
     def _allowed(self, peak: Peak, prior: Prior | None) -> bool:
-        """Whether the drone would be within the prior (geodesic)."""
-        if prior is None:
-            return True
-        x, y = peak.position
-        east, north = peak.pose.offset_m
-        frame = self._gallery.areas[peak.area].frame
-        lon, lat = frame.point(x_m=x - east, y_m=y - north)
-        away = distance_m(lon1=lon, lat1=lat, lon2=prior.lon, lat2=prior.lat)
-        return float(away) <= max(prior.radius_m, peak.dense_map.cell_m)
+        return prior is None or peak.drone_within(prior, self._gallery.areas[peak.area].frame)
 
     def _candidate(self, peak: Peak, rank: int, level: int) -> Candidate:
         x, y = peak.position

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skylink.densemap import DenseMap, subcell
-from skylink.types import CameraPose
+from skylink.densemap import RIM_CELLS, DenseMap, subcell
+from skylink.geo import LocalFrame, distance_m
+from skylink.types import CameraPose, Prior
 
 PEAKS = 48
 """Places of the whole-map pass that are scored again in all channels, at least."""
@@ -39,6 +40,19 @@ class Peak:
         """Local (x_m, y_m) of the view point."""
         return self.dense_map.position(self.row, self.column)
 
+    def drone_within(self, prior: Prior, frame: LocalFrame) -> bool:
+        """Whether the drone would be within the prior (geodesic), to a cell.
+
+        Args:
+            prior: where it might be.
+            frame: the area's.
+        """
+        x, y = self.position
+        east, north = self.pose.offset_m
+        lon, lat = frame.point(x_m=x - east, y_m=y - north)
+        away = distance_m(lon1=lon, lat1=lat, lon2=prior.lon, lat2=prior.lat)
+        return float(away) <= max(prior.radius_m, self.dense_map.cell_m)
+
     def moved(self, kernel: NDArray[np.float32], pose: CameraPose) -> Peak:
         """The best place within two cells of this one for another kernel."""
         rows, columns = self.dense_map.shape
@@ -54,10 +68,12 @@ def local_peak(
     pose: CameraPose,
     row: int,
     column: int,
+    *,
+    reach: int = RIM_CELLS,
 ) -> Peak:
-    """The exact best place within two cells of a surface index."""
-    r, c, score = subcell(dense_map.around(kernel, row, column))
-    return Peak(score, row + r - 2, column + c - 2, pose, dense_map, area)
+    """The exact best place within `reach` cells of a surface index."""
+    r, c, score = subcell(dense_map.around(kernel, row, column, reach=reach))
+    return Peak(score, row + r - reach, column + c - reach, pose, dense_map, area)
 
 
 def find_peaks(
