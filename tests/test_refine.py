@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from skylink.gallery import Gallery
 from skylink.hypotheses import SearchSpace
 from skylink.queries import QueryRow
 from skylink.refine import Refiner
+from skylink.reranker import Fusion
 from skylink.types import CameraPose, Candidate, Prior, Query, Telemetry
 
 
@@ -128,7 +130,49 @@ def test_wherever_the_tile_lies_and_however_far_apart_they_are(
     assert error_m(found, truth) < 5
 
 
+def test_it_stays_within_the_neighbouring_tiles(hills: Scene, tmp_path: Path) -> None:
+    """Far from the truth the best fit draws it away, pose by pose; not beyond the next centres."""
+    gallery = scene_gallery([hills], tmp_path / "g")  # a stride of 24 m, cells of 16 m
+    refiner = Refiner(gallery, scene_encoder(), SearchSpace())
+    query = hills.photo(col=200, row=300, width_m=96)
+    blind = dataclasses.replace(query, telemetry=Telemetry())  # two rounds of bold steps
+    moved = []
+    for col in range(60, 420, 24):
+        lon, lat = hills.point(col=col, row=240)
+        x, y = gallery.areas[0].frame.to_xy(lon=lon, lat=lat)
+        tile = candidate(name="a0", pose=pose_of(query))
+        tile = dataclasses.replace(tile, x_m=float(x), y_m=float(y))
+        found = refiner.refine(blind, tile)
+        if found is not None:
+            moved.append(max(abs(found.x_m - tile.x_m), abs(found.y_m - tile.y_m)))
+    assert len(moved) > 5
+    assert 24 < max(moved) <= 24 + 16
+
+
 # in the whole
+
+
+class Sure:
+    """A re-ranker whose scores have a scale of their own."""
+
+    name = "sure"
+
+    def score(self, query: Query, candidates: Sequence[Candidate]) -> Any:
+        return np.linspace(9, -9, len(candidates), dtype=np.float32)
+
+
+@pytest.mark.parametrize("fusion", [None, Fusion(base_weight=0.25)])
+def test_confidence_is_of_the_same_scores_with_and_without_it(
+    town_gallery: Gallery, town_queries: Sequence[Query], fusion: Fusion | None
+) -> None:
+    found, centre = (
+        Localizer(
+            town_gallery, retriever="descriptor", reranker=Sure(), fusion=fusion, refine=refine
+        ).locate(town_queries[0])
+        for refine in (True, False)
+    )
+    assert found.refined
+    assert found.confidence == pytest.approx(centre.confidence, abs=0.1)
 
 
 def test_the_localizer_places_photos_within_tiles(

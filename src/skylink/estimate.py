@@ -126,9 +126,10 @@ def signs(
         cell_m: resolution of a candidate with sub-cell position, metres.
         tile_m: side of a tile; a tile candidate's centre is good to about a stride.
         extent_m: how far from the best candidate the place could be at the most, metres.
-        within: as for `place`.
+        within: as for `place`; its score is not looked at.
     """
-    best = within or candidates[0]
+    first = candidates[0]
+    best = within or first
     away = distance_m(
         lon1=best.lon,
         lat1=best.lat,
@@ -139,8 +140,8 @@ def signs(
     elsewhere[0] = False
     scores = np.array([c.score for c in candidates], dtype=np.float64)[elsewhere]
     return Signs(
-        score=best.score,
-        lead=relative_lead(best.score, float(scores.max())) if len(scores) else 0.0,
+        score=first.score,
+        lead=relative_lead(first.score, float(scores.max())) if len(scores) else 0.0,
         local_m=local_error_m(best, cell_m=cell_m, tile_m=tile_m, refined=within is not None),
         scores=scores,
         away_m=away[elsewhere],

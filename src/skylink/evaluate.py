@@ -143,20 +143,24 @@ def _perturbed(
     return telemetry.updated(Telemetry(**changes))
 
 
+def _truth(row: QueryRow) -> tuple[tuple[float, float], bool]:
+    """(lon, lat), and whether it is the view point's and not the camera's."""
+    if row.ground_lon is not None and row.ground_lat is not None:
+        return (row.ground_lon, row.ground_lat), True
+    if row.truth_lon is None or row.truth_lat is None:
+        raise QueriesError(f"{row.file} (line {row.line}) has no truth to score against")
+    return (row.truth_lon, row.truth_lat), False
+
+
 def _errors_m(
     localizer: Localizer, row: QueryRow, candidates: Sequence[Candidate], has_camera: bool
 ) -> NDArray[np.float64]:
     """Distance of each candidate to the truth; see the module for which truth."""
-    if row.ground_lon is not None and row.ground_lat is not None:
-        truth = row.ground_lon, row.ground_lat
-        places = [(c.lon, c.lat) for c in candidates]
-    else:
-        if row.truth_lon is None or row.truth_lat is None:
-            raise QueriesError(f"{row.file} (line {row.line}) has no truth to score against")
-        truth = row.truth_lon, row.truth_lat
-        places = [
-            localizer.camera_of(c) if has_camera and c.pose else (c.lon, c.lat) for c in candidates
-        ]
+    truth, of_view = _truth(row)
+    places = [
+        localizer.camera_of(c) if has_camera and c.pose and not of_view else (c.lon, c.lat)
+        for c in candidates
+    ]
     lon, lat = np.array(places, dtype=np.float64).T
     errors = np.full(localizer.top_k, np.inf)
     errors[: len(places)] = distance_m(lon1=lon, lat1=lat, lon2=truth[0], lat2=truth[1])
@@ -165,15 +169,11 @@ def _errors_m(
 
 def _answer_m(row: QueryRow, estimate: Estimate) -> float:
     """Distance of the place that was found within a tile to the same truth as in `_errors_m`."""
-    place = estimate.lon, estimate.lat
-    truth = row.ground_lon, row.ground_lat
-    if None in truth:
-        truth = row.truth_lon, row.truth_lat
-        if estimate.camera_lon is not None:
-            place = estimate.camera_lon, estimate.camera_lat or 0.0
-    return float(
-        distance_m(lon1=place[0], lat1=place[1], lon2=truth[0] or 0.0, lat2=truth[1] or 0.0)
-    )
+    truth, of_view = _truth(row)
+    lon, lat = estimate.lon, estimate.lat
+    if not of_view and estimate.camera_lon is not None and estimate.camera_lat is not None:
+        lon, lat = estimate.camera_lon, estimate.camera_lat
+    return float(distance_m(lon1=lon, lat1=lat, lon2=truth[0], lat2=truth[1]))
 
 
 def _outcome(

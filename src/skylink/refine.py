@@ -3,7 +3,8 @@
 Descriptors and re-rankers choose a tile, whose centre is up to half a stride off on each axis. The
 photo's feature map is correlated with the map's over that reach, at the altitudes that relief may
 ask for, and poses are tried around the best: metres off, at the cost of some ten views, however
-large the map is.
+large the map is. Nothing farther from the centre than the next tiles' centres is an answer: that
+would be a place of tiles that were ranked lower.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Refiner:
         """The tile, its place and pose refined; its score and id stay.
 
         None where nothing can be compared: the tile has no pose, the photo shows too little ground
-        under it, the map is empty there, or every place lies outside the prior.
+        under it, the map is empty there, or what fits best under each pose lies outside the prior.
 
         Args:
             query: the photo.
@@ -64,7 +65,9 @@ class Refiner:
             )  # fmt: skip
 
         def allowed(peak: Peak) -> bool:
-            return prior is None or peak.drone_within(prior, area.frame)
+            x, y = peak.position
+            near = max(abs(x - tile.x_m), abs(y - tile.y_m)) <= level.stride_m + level.cell_m
+            return near and (prior is None or peak.drone_within(prior, area.frame))
 
         row, column = (round(index) for index in dense_map.index(tile.x_m, tile.y_m))
         reach = max(RIM_CELLS, math.ceil(level.stride_m / 2 / level.cell_m))
@@ -74,10 +77,9 @@ class Refiner:
         for each, kernel, usable in zip(poses, made.values, made.usable, strict=True):
             if usable:
                 peak = local_peak(dense_map, area.index, kernel, each, row, column, reach=reach)
-                peaks.append(
-                    peak.moved(kernel, each)
-                )  # a peak on the reach's rim has a cell's place
-        peaks = [peak for peak in peaks if allowed(peak)]
+                moved = peak.moved(kernel, each)  # on the reach's rim it is placed to a cell only
+                peaks.append(moved if allowed(moved) else peak)
+        peaks = [peak for peak in peaks if peak.score > 0 and allowed(peak)]
         if not peaks:
             return None
         best = max(peaks, key=lambda peak: peak.score)

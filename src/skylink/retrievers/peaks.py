@@ -14,6 +14,9 @@ from skylink.densemap import RIM_CELLS, DenseMap, subcell
 from skylink.geo import LocalFrame, distance_m
 from skylink.types import CameraPose, Prior
 
+COARSE_PEAKS = 1000
+"""Places of a pass in few channels whose own cell is scored in all channels."""
+
 PEAKS = 48
 """Places of the whole-map pass that are scored again in all channels, at least."""
 
@@ -101,7 +104,13 @@ def find_peaks(
     highest = cv2.dilate(best, np.ones((2 * radius + 1, 2 * radius + 1), np.uint8))
     rows, columns = np.nonzero((best >= highest) & np.isfinite(best))
     count = max(EXACT_PEAKS if exact else PEAKS, PEAKS_A_CANDIDATE * k)
-    order = np.argsort(-best[rows, columns], kind="stable")[:count]
+    order = np.argsort(-best[rows, columns], kind="stable")[: count if exact else COARSE_PEAKS]
+    if not exact:
+        scores = [
+            dense_map.around(kernels[argbest[row, column]], row, column, reach=0)[0, 0]
+            for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True)
+        ]
+        order = order[np.argsort(-np.array(scores), kind="stable")[:count]]
     return [
         local_peak(dense_map, area, kernels[index], poses[index], int(row), int(column))
         for row, column in zip(rows[order], columns[order], strict=True)
