@@ -74,6 +74,11 @@ class RerankError(SkyLinkError):
     """A re-ranker failed on a query. The query keeps its base order, `reranked = False`."""
 
 
+def pip_hint(extra: str) -> str:
+    """What to type for packages that an extra of pyproject.toml brings."""
+    return f"pip install '.[{extra}]' in SkyLink's folder"
+
+
 def first_complaint(error: ValidationError) -> str:
     """What a file's format has against it first, "key.of.it: why"; without the value itself."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

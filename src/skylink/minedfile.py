@@ -15,7 +15,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, overload
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,9 @@ from skylink.files import output_errors
 from skylink.label_statistics import LabelCounter
 from skylink.mined import MAX_LISTS, Header, MinedList, Provenance, Summary
 from skylink.minedjsonl import JsonlBody, JsonlStore
+
+if TYPE_CHECKING:
+    from skylink.gallery import Gallery
 
 PARQUET = ".parquet"
 
@@ -253,6 +256,22 @@ def _header(path: Path, store: Store) -> Header:
         )
     where, data = found
     return _parsed(Header, data, where)
+
+
+def require_gallery(files: Iterable[MinedFile], gallery: Gallery) -> None:
+    """Lists whose candidates are places lie on this gallery's map, and mean what they say there.
+
+    Raises:
+        QueriesError: a file was mined on another gallery.
+    """
+    for file in files:
+        mined_on = file.header.provenance.gallery
+        if mined_on != gallery.info.build_id:
+            raise QueriesError(
+                f"{file.path} was mined on another gallery (build {mined_on}) than {gallery.path} "
+                f"({gallery.info.build_id}): its places mean nothing there",
+                hint="give the gallery that it was mined on, or mine the lists again on this one",
+            )
 
 
 def leakage(train_ids: Iterable[str], test_ids: Iterable[str], *, what: str = "queries") -> None:

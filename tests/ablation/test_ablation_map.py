@@ -17,6 +17,7 @@ from skylink.ablation.report import write_report
 from skylink.ablation.result import Done, Failed
 from skylink.ablation.run import Ablation
 from skylink.encoder import load_encoder
+from skylink.errors import QueriesError
 from skylink.gallery import Gallery
 from skylink.mining.gallery import GalleryMine
 from skylink.mining.lists import Forcing, Lists, write_lists
@@ -100,6 +101,20 @@ labels = ["overlap"]
     # and they are finished: the same grid has nothing to run
     again = Ablation(ablation.grid, ablation.out)
     assert len(again.results()) == len(again.cells)
+
+
+@pytest.mark.parametrize("swapped", ["data", "test"])
+def test_lists_are_used_on_the_gallery_that_they_were_mined_on(
+    mined: Path, town_folder: Path, tmp_path: Path, swapped: str
+) -> None:
+    """Their places are metres in its areas' frames: elsewhere they name unrelated ground."""
+    other = tmp_path / "other"
+    Gallery.build([town_folder / "map.tif"], other, tile_m=(160.0,), stride_m=80.0)
+    rows = '[[rows]]\nmodels = ["correlation"]\nrankings = ["pure"]\n'
+    grid = opened(mined, town_folder, "none", rows).grid
+    part = getattr(grid, swapped).model_copy(update={"gallery": other})
+    with pytest.raises(QueriesError, match="was mined on another gallery"):
+        Ablation(grid.model_copy(update={swapped: part}), tmp_path / "out")
 
 
 def test_the_controls_are_the_re_rankers_of_that_name(

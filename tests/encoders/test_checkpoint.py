@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
 
 from safetensors.torch import save_file  # noqa: E402
 

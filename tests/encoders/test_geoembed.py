@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
 
 from encoder_helpers import check_contract, randomised, scenes  # noqa: E402
 from skylink.encoders.geoembed import TileNetwork, load_geoembed  # noqa: E402

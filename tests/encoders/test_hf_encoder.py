@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
-tf = pytest.importorskip(
-    "transformers", reason="needs transformers: pip install 'skylink-geo[bases]'"
-)
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
+tf = pytest.importorskip("transformers", reason="needs transformers: pip install '.[bases]'")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 

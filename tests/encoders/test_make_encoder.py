@@ -107,7 +107,7 @@ def test_a_missing_package_says_what_to_install(package_name: str, spec: str) ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert package_name in done.stdout
-    assert "pip install 'skylink-geo[bases]'" in done.stdout
+    assert "pip install '.[bases]'" in done.stdout
 
 
 def test_the_table_imports_nothing_heavy() -> None:

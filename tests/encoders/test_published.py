@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'skylink-geo[bases]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
+timm = pytest.importorskip("timm", reason="needs timm: pip install '.[bases]'")
 
 import published_helpers as originals  # noqa: E402
 from published_helpers import AT_64, SIZE, OriginalConvNeXt  # noqa: E402

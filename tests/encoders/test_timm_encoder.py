@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'skylink-geo[bases]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
+timm = pytest.importorskip("timm", reason="needs timm: pip install '.[bases]'")
 
 from safetensors.torch import save_file  # noqa: E402
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
 tf = pytest.importorskip("transformers")
 pytest.importorskip("timm")
 

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'skylink-geo[bases]'")
-torchvision = pytest.importorskip(
-    "torchvision", reason="needs torchvision: pip install 'skylink-geo[bases]'"
-)
+torch = pytest.importorskip("torch", reason="needs torch: pip install '.[bases]'")
+torchvision = pytest.importorskip("torchvision", reason="needs torchvision: pip install '.[bases]'")
 
 from encoder_helpers import check_contract, randomised, saved, scenes  # noqa: E402
 from skylink.encoder import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402

@@ -399,7 +399,7 @@ def test_the_missing_extra_is_said(module: str) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert module in done.stdout
-    assert "pip install 'skylink-geo[lvlm]'" in done.stdout
+    assert "pip install '.[lvlm]'" in done.stdout
 
 
 # ---- what is chosen

@@ -194,4 +194,4 @@ def test_without_the_http_library_the_extra_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(OptionError, match="httpx2") as caught:
         import skylink.rerankers.remote  # noqa: F401
-    assert caught.value.hint == "pip install 'skylink-geo[remote]'"
+    assert caught.value.hint == "pip install '.[remote]' in SkyLink's folder"

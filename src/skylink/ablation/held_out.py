@@ -37,7 +37,7 @@ class HeldOut(Sequence[Pick]):
 
     Attributes:
         folder, gallery: where pictures are.
-        sha256: of each file's lists.
+        files: the lists as read; sha256: of each one's.
         queries: (Q,) ids, in order.
         pictures: paths of all pictures, relative to the dataset's folder.
         needs_gallery: whether candidates are places on a map.
@@ -54,7 +54,7 @@ class HeldOut(Sequence[Pick]):
 
     def __init__(self, test: Test, depth: int, apart: Iterable[str] = ()) -> None:
         self.folder, self.gallery = test.folder or test.lists[0].parent, test.gallery
-        self._files = [MinedFile(path) for path in test.lists]
+        self.files = [MinedFile(path) for path in test.lists]
         self._depth, self._tolerance_m = depth, test.tolerance_m
         known = set(apart)
         self._places: list[tuple[int, int]] = []
@@ -62,7 +62,7 @@ class HeldOut(Sequence[Pick]):
         self.needs_gallery, self.has_positions = False, True
         right: list[list[str]] = []
         flights: list[str] = []
-        for which, file in enumerate(self._files):
+        for which, file in enumerate(self.files):
             _refuse_forced(file)
             leakage(known, file.queries, what="queries of test lists")
             known |= set(file.queries)
@@ -74,8 +74,8 @@ class HeldOut(Sequence[Pick]):
                 hits = mined.right(test.tolerance_m)
                 right.append([c.id for c, is_ in zip(mined.candidates, hits, strict=True) if is_])
                 flights.append(f"{file.path.stem}/{Path(mined.path).parent}".removesuffix("/."))
-        self.sha256 = tuple(file.header.summary.sha256 for file in self._files)
-        self.queries = tuple(query for file in self._files for query in file.queries)
+        self.sha256 = tuple(file.header.summary.sha256 for file in self.files)
+        self.queries = tuple(query for file in self.files for query in file.queries)
         if self.needs_gallery:
             self.blocks = consecutive_blocks(flights, BLOCK_FRAMES)
             self.flights = tuple(flights)
@@ -88,7 +88,7 @@ class HeldOut(Sequence[Pick]):
 
     def __getitem__(self, index: int) -> Pick:  # type: ignore[override]  # no slices are needed
         which, number = self._places[index]
-        file = self._files[which]
+        file = self.files[which]
         mined = file[number]
         rows = tuple(range(min(self._depth, len(mined.candidates))))
         return Pick(

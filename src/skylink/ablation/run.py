@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -34,7 +34,8 @@ from skylink.ablation.result import (
 )
 from skylink.embedded.relational_mined import open_cells
 from skylink.errors import OptionError, OutputError, SkyLinkError
-from skylink.minedfile import MinedFile
+from skylink.gallery import Gallery
+from skylink.minedfile import MinedFile, require_gallery
 from skylink.training import state
 from skylink.training.data import ValidationLists, require_pictures
 from skylink.training.loop import FOLDER
@@ -79,10 +80,20 @@ class Ablation:
                 "candidates of the test lists are places on a map, and there is no gallery",
                 hint="set test.gallery to the gallery that they were mined from",
             )
+        self._check_galleries(chosen)
         self._lists = [file.header.summary.sha256 for file in chosen] + list(self.held.sha256)
         self._looks = Looks(grid.pairs.encoder)
         self._open_cells = lru_cache(maxsize=2)(open_cells)
         self.cells: tuple[Cell, ...] = tuple(grid.cells())
+
+    def _check_galleries(self, learnt_from: Sequence[MinedFile]) -> None:
+        """Places are on the map that they were mined on: those of the test, and the others."""
+        for files, path in (
+            (self.held.files if self.held.needs_gallery else (), self.held.gallery),
+            (learnt_from if self._validation.needs_gallery else (), self.grid.data.gallery),
+        ):
+            if files and path is not None:
+                require_gallery(files, Gallery.open(path))
 
     def results(self) -> dict[Cell, Result]:
         """The cells that are finished or have failed."""

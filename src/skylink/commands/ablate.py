@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skylink.commands import terminal
+from skylink.commands.training_options import require_packages
 from skylink.errors import OptionError
 
 
@@ -48,6 +49,7 @@ def ablate(
 
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
+    from skylink.ablation.grid import RELATIONAL
     from skylink.ablation.grid_file import example_text, read_grid
 
     if print_grid:
@@ -61,6 +63,8 @@ def ablate(
         )
     share = _share(part)
     chosen = read_grid(grid)
+    small = any(model in RELATIONAL for rows in chosen.rows for model in rows.models)
+    require_packages("torch", *(["onnx"] if small else []))
     out = out.expanduser().absolute()
     terminal.require_writable(out)
     from skylink.ablation.report import FIGURE, JSON, MARKDOWN, unfinished, write_report

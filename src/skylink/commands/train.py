@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
-from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
+from skylink.commands.training_options import (
+    ConfigFile,
+    Out,
+    PrintConfig,
+    Resume,
+    choices,
+    require_packages,
+)
 
 if TYPE_CHECKING:
     from skylink.lvlm.adapter import AdapterInfo
@@ -31,6 +38,7 @@ def train(
     if print_config:
         terminal.emit(default_text(TrainConfig))
         return
+    require_packages("torch", "transformers")
     chosen = choices(TrainConfig, config, out, example="skylink train --print-config > train.toml")
     from skylink.training.finish import finish
     from skylink.training.processes import Processes

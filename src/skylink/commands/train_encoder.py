@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skylink.commands import terminal
-from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
+from skylink.commands.training_options import (
+    ConfigFile,
+    Out,
+    PrintConfig,
+    Resume,
+    choices,
+    require_packages,
+)
 
 if TYPE_CHECKING:
     from skylink.embedded.training import Trained
@@ -28,6 +35,7 @@ def train_encoder(
     if print_config:
         terminal.emit(default_text(EncoderRecipe))
         return
+    require_packages("torch", "onnx")
     chosen = choices(
         EncoderRecipe,
         config,

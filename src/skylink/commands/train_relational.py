@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from skylink.commands import terminal
-from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
+from skylink.commands.training_options import (
+    ConfigFile,
+    Out,
+    PrintConfig,
+    Resume,
+    choices,
+    require_packages,
+)
 
 
 def train_relational(
@@ -31,6 +38,7 @@ def train_relational(
     if print_config or print_recipe:
         terminal.emit(default_text(RelationalRecipe) if print_config else example_text())
         return
+    require_packages("torch", "onnx")
     chosen = choices(
         RelationalRecipe,
         config,

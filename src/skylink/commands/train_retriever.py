@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
 from skylink.commands.train import silence
-from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
+from skylink.commands.training_options import (
+    ConfigFile,
+    Out,
+    PrintConfig,
+    Resume,
+    choices,
+    require_packages,
+)
 
 if TYPE_CHECKING:
     from skylink.training.loop import Outcome
@@ -31,6 +38,7 @@ def train_retriever(
     if print_config:
         terminal.emit(default_text(RetrieverConfig))
         return
+    require_packages("torch")
     chosen = choices(
         RetrieverConfig,
         config,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from skylink.commands import terminal
-from skylink.errors import OptionError
+from skylink.errors import OptionError, pip_hint
 
 if TYPE_CHECKING:
     from skylink.training.config import RunConfig
@@ -39,6 +40,20 @@ PrintConfig = Annotated[
     bool,
     typer.Option("--print-config", help="Print a CONFIG with every key explained, and end."),
 ]
+
+
+def require_packages(*names: str) -> None:
+    """Say it before anything is read or computed.
+
+    Raises:
+        OptionError: one is not installed.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise OptionError(
+            f"training needs packages that are not installed: {', '.join(missing)}",
+            hint=pip_hint("train"),
+        )
 
 
 def choices(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from skylink.encoder import IMAGENET_MEAN, IMAGENET_STD
-from skylink.errors import ModelError
+from skylink.errors import ModelError, pip_hint
 
 # (repeats, kernel, stride, expansion, output channels), Table 1 of the paper
 STAGES = [
@@ -153,9 +153,7 @@ def require_onnx() -> tuple[Any, Any]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise ModelError(
-            "the package onnx is not installed", hint="pip install 'skylink-geo[train]'"
-        ) from error
+        raise ModelError("the package onnx is not installed", hint=pip_hint("train")) from error
     return onnx, numpy_helper
 
 

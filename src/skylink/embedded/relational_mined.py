@@ -16,6 +16,7 @@ from skylink.encoder import load_encoder
 from skylink.errors import OptionError
 from skylink.gallery import Gallery
 from skylink.loss_registry import make_loss
+from skylink.minedfile import require_gallery
 from skylink.photo import load_photo
 from skylink.rerankers.cells import Compared, GalleryCells, trunk_of
 from skylink.training.config import Data
@@ -85,6 +86,7 @@ class FromLists:
         self.channels, self.side = self._cells.encoder.channels, self._cells.side
         self.trunk = trunk_of(self._cells.encoder)
         files = (self.training.file, *self.validation.files)
+        require_gallery(files, self._cells.gallery)
         self.inputs: Sequence[str] = [file.header.summary.sha256 for file in files]
         rates = recipe.optimizer
         self.steps = rates.steps_over(len(self.training), rates.lists_per_step)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from skylink.errors import ModelError
+from skylink.errors import ModelError, pip_hint
 
 __all__ = ["PIP", "missing", "torch"]
 
-PIP = "pip install 'skylink-geo[bases]'"
+PIP = pip_hint("bases")
 
 
 def missing(what: str, error: Exception) -> ModelError:

@@ -18,7 +18,7 @@ import numpy as np
 from skylink.encoders.checkpoint import Tensors, load_whole
 from skylink.encoders.extra import torch
 from skylink.encoders.torch_encoder import Preprocessing, TorchEncoder
-from skylink.errors import ModelError
+from skylink.errors import ModelError, pip_hint
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(128, HALF, HALF, resize="pil-bilinear")
@@ -101,7 +101,7 @@ def _installed() -> Path:
             return path
     raise ModelError(
         "the encoder geoembed needs the package of that name, with its weights/v3.npz",
-        hint="pip install 'skylink-geo[bases]' && pip install --no-deps geoembed==1.1.2",
+        hint=f"{pip_hint('bases')}, then pip install --no-deps geoembed==1.1.2",
     )
 
 

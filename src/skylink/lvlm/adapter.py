@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from skylink.errors import ModelError, OptionError
+from skylink.errors import ModelError, OptionError, pip_hint
 from skylink.files import follow_umask, output_errors, write_atomic
 from skylink.lvlm.backbone import Backbone
 from skylink.lvlm.head import ValueHead
@@ -192,7 +192,7 @@ def apply_lora(model: Any, folder: Path, info: AdapterInfo | None, *, merge: boo
     except ImportError as error:
         raise OptionError(
             f"LoRA adapters need packages that are not installed ({error})",
-            hint="pip install 'skylink-geo[lvlm]'",
+            hint=pip_hint("lvlm"),
         ) from error
 
     config = folder / CONFIG

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from skylink.errors import ModelError, OptionError, SkyLinkError
+from skylink.errors import ModelError, OptionError, SkyLinkError, pip_hint
 from skylink.lvlm.families import DEFAULT_TOKENS, REFUSED, family_of, fit_to_budget
 from skylink.lvlm.options import LvlmOptions
 from skylink.lvlm.presets import Preset, checkpoint_of, find
@@ -33,7 +33,7 @@ except (ImportError, OSError, RuntimeError) as error:  # torchvision of another 
     raise OptionError(
         f"vision-language models need packages that are not installed, or not in versions that fit "
         f"together ({error})",
-        hint="pip install 'skylink-geo[lvlm]'",
+        hint=pip_hint("lvlm"),
     ) from error
 
 from skylink.lvlm.adapter import AdapterInfo, apply_lora, load_head, read_info, require_same_kind
@@ -270,7 +270,7 @@ def _loading(name: str, trust: bool) -> Iterator[None]:
         hints: dict[type[Exception], str] = {
             SafetensorError: "a weight file is damaged or cut short: download it again",
             OSError: "check the name, the network and that the checkpoint has safetensors files",
-            ImportError: "pip install 'skylink-geo[lvlm]'",
+            ImportError: pip_hint("lvlm"),
         }
         fitting = (hint for kind, hint in hints.items() if isinstance(error, kind))
         raise ModelError(

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from skylink.errors import ModelError, OptionError, OutputError
+from skylink.errors import ModelError, OptionError, OutputError, pip_hint
 from skylink.files import output_errors
 from skylink.lvlm.random_language import (
     FAMILIES,
@@ -156,7 +156,7 @@ def write_random_checkpoint(
     except ImportError as error:
         raise ModelError(
             f"random checkpoints need torch and transformers: {error}",
-            hint="pip install 'skylink-geo[lvlm]'",
+            hint=pip_hint("lvlm"),
         ) from error
     return folder
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from skylink.errors import OptionError, RerankError, first_complaint
+from skylink.errors import OptionError, RerankError, first_complaint, pip_hint
 from skylink.remote.address import Address
 from skylink.remote.answers import Answer
 
@@ -29,7 +29,7 @@ try:
     import httpx2
 except ImportError as error:
     raise OptionError(
-        f"asking a server needs an HTTP library: {error}", hint="pip install 'skylink-geo[remote]'"
+        f"asking a server needs an HTTP library: {error}", hint=pip_hint("remote")
     ) from error
 
 MAX_ANSWER_BYTES = 4 * 2**20

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from skylink.errors import ModelError, OptionError
+from skylink.errors import ModelError, OptionError, pip_hint
 from skylink.lvlm.backbone import TEXT_MODULES, Backbone, Encoded
 from skylink.lvlm.head import ValueHead
 from skylink.lvlm.load import agrees_with_plain, load_backbone
@@ -189,7 +189,7 @@ def _with_lora(backbone: Backbone, tune: Tune, seed: int) -> Any:
     except ImportError as error:
         raise OptionError(
             f"LoRA needs packages that are not installed ({error})",
-            hint="pip install 'skylink-geo[lvlm]'",
+            hint=pip_hint("lvlm"),
         ) from error
 
     within = "|".join(TEXT_MODULES)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from skylink.errors import ModelError, OptionError
+from skylink.errors import ModelError, OptionError, pip_hint
 from skylink.memory import out_of_memory
 
 
@@ -43,7 +43,7 @@ class Processes:
             except ImportError as error:
                 raise OptionError(
                     f"several processes need accelerate ({error})",
-                    hint="pip install 'skylink-geo[lvlm]'",
+                    hint=pip_hint("lvlm"),
                 ) from error
             self._accelerator = accelerate.Accelerator(
                 cpu=device == "cpu" or not torch.cuda.is_available()

@@ -15,6 +15,7 @@ import torch
 from skylink.errors import ModelError, OptionError
 from skylink.loss_registry import Loss, make_loss
 from skylink.lvlm.cache import FeatureCache, default_folder
+from skylink.minedfile import require_gallery
 from skylink.training.config import Optimizer, TrainConfig
 from skylink.training.data import Pick, TrainingLists, ValidationLists, require_pictures
 from skylink.training.loop import (
@@ -205,7 +206,9 @@ class Trainer:
             )
         from skylink.gallery import Gallery
 
-        return Gallery.open(data.gallery)
+        gallery = Gallery.open(data.gallery)
+        require_gallery((self.lists.file, *self.validation.files), gallery)
+        return gallery
 
 
 def steps_of(optimizer: Optimizer, lists: int) -> int:
