@@ -197,8 +197,14 @@ def test_fusion_options(make: Callable[[], Fusion]) -> None:
 
 def test_names() -> None:
     class Info:
+        imagery = True
+
         class encoder:
             channels = 0
+
+        @staticmethod
+        def command(path: str) -> str:
+            return f"skylink build MAP --out {path}"
 
     class Bare:
         info = Info
@@ -214,3 +220,8 @@ def test_names() -> None:
     made = make_reranker("matching", gallery, scene_encoder())
     assert made is not None
     assert made.name == "matching"
+    Info.imagery = False  # asked for at the start, not found out photo by photo
+    for name in ("matching", "hog"):
+        with pytest.raises(OptionError, match=f"no pictures for the {name} re-ranker") as caught:
+            make_reranker(name, gallery, scene_encoder())
+        assert caught.value.hint == "build it with imagery: skylink build MAP --out g"

@@ -15,9 +15,7 @@ from pydantic import BaseModel
 from skylink import metrics
 from skylink.calibration import Coefficients
 from skylink.estimate import Signs
-
-RIGHT_M = 50.0
-"""What confidence means by "right": `evaluate`'s usual tolerance."""
+from skylink.figures import RIGHT_M
 
 OFF_MAP = 0.2
 """Share of photos from elsewhere that confidence assumes: one in five."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 RESULTS_SCHEMA = 1
 KS = (1, 5, 10, 20)
+RIGHT_M = 50.0
+"""What confidence means by "right", whatever the tolerance of a ranking is."""
+
 BLOCK_FRAMES = 10
 """Frames that follow each other are resampled together in bootstrap intervals."""
 
@@ -308,7 +311,7 @@ def _honesty(
     if not pairs:
         return None
     confidence = np.array([e.confidence for e, _ in pairs])
-    correct = np.array([error <= 50.0 for _, error in pairs])
+    correct = np.array([error <= RIGHT_M for _, error in pairs])
     auroc = None
     if correct.any() and not correct.all():
         auroc = metrics.auroc(confidence[correct], confidence[~correct])

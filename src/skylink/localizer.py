@@ -58,8 +58,9 @@ class Localizer:
         refine: find the place within the best tile by correlation, where candidates are tiles and
             the gallery has feature maps; else it is the tile's centre.
         min_confidence: below this a photo is not `located`; None: as calibrated; 0: never.
-        time_budget_s: seconds for each photo's search, most likely poses first; re-ranking and what
-            is done once for a map are not counted. None: as long as it takes.
+        time_budget_s: seconds for each photo's search, most likely poses first; re-ranking, the
+            place within a tile and what is done once for a map are not counted. None: as long as
+            it takes.
         encoder: the one that built the gallery; loaded by its recorded name if None.
         lvlm: choices for a vision-language re-ranker.
 

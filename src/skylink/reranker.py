@@ -251,6 +251,11 @@ def make_reranker(
                 hint="use --reranker hog, matching or none",
             )
         return DenseReranker(gallery, encoder)
+    if name in ("hog", "matching") and not gallery.info.imagery:
+        raise OptionError(
+            f"{gallery.path} has no pictures for the {name} re-ranker",
+            hint=f"build it with imagery: {gallery.info.command(gallery.path)}",
+        )
     if name == "hog":
         from skylink.rerankers.hog import HogReranker
 

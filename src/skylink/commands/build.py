@@ -44,7 +44,11 @@ def build(
         float, typer.Option("--stride-m", metavar="METRES", help="Distance between tiles.")
     ] = 40.0,
     encoder: Annotated[
-        str, typer.Option("--encoder", help="`embedded`, or onnx:PATH for a model of your own.")
+        str,
+        typer.Option(
+            "--encoder",
+            help="`embedded`, `embedded:FOLDER`, onnx:PATH and others: docs/encoders.md.",
+        ),
     ] = "embedded",
     attribution: Annotated[
         str | None,

@@ -46,7 +46,7 @@ def evaluate(
         ),
     ] = None,
     retriever: options.Retriever = "auto",
-    reranker: options.Reranker = "none",
+    reranker: options.Reranker = "auto",
     top_k: options.TopK = 20,
     base_weight: options.BaseWeight = None,
     gate: options.GateMargin = None,
@@ -161,7 +161,8 @@ def evaluate(
         results = benchmark_run.evaluate_benchmark(
             benchmark, root, task, split, distractors,
             retriever="embedded" if retriever == "auto" else retriever,
-            reranker=reranker, top_k=top_k, fusion=options.fusion(base_weight, gate), strict=strict,
+            reranker="none" if reranker == "auto" else reranker,
+            top_k=top_k, fusion=options.fusion(base_weight, gate), strict=strict,
             limit=limit, every=every, out=out, save_run=save_run, lvlm=lvlm,
         )  # fmt: skip
         if results.rerank_failed:

@@ -82,7 +82,10 @@ def groups_table(evaluation: Evaluation, column: str) -> Any:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column(Text(shown(column)))
-    titles = ("photos", "base recall@1", "median error", "re-ranked recall@1", "median error")
+    titles = ["photos", "base recall@1", "median error", "re-ranked recall@1", "median error"]
+    refined = any(g.answer and g.answer.refined for g in evaluation.results.groups.values())
+    if refined:
+        titles += ["answer", "median error"]
     for title in titles:
         table.add_column(title, justify="right")
     for name, group in evaluation.results.groups.items():
@@ -90,6 +93,10 @@ def groups_table(evaluation: Evaluation, column: str) -> Any:
         for ranking in (group.retrieved, group.reranked):
             cells.append(_figure(ranking.recall_1 if ranking else None, "%"))
             cells.append(_figure(ranking.median_error_m if ranking else None, "m"))
+        if refined:
+            answer = group.answer
+            cells.append(_figure(answer.within_tolerance if answer else None, "%"))
+            cells.append(_figure(answer.median_error_m if answer else None, "m"))
         table.add_row(Text(shown(name)), str(group.queries), *cells)
     return table
 

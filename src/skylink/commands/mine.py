@@ -212,6 +212,12 @@ def mine(
     for file in (out, validation_out, folds_out):
         if file is not None:
             terminal.require_writable(file.parent)
+    written_to = [file.resolve() for file in (out, validation_out, folds_out) if file is not None]
+    if len(set(written_to)) < len(written_to):
+        raise OptionError(
+            "two of --out, --validation-out and --folds-out are the same file",
+            hint="--out train.jsonl --validation-out validation.jsonl",
+        )
     others = [MinedFile(path) for path in against or ()]
     asked = mine_sources.Asked(
         retrievers=tuple(retriever or ()), top_k=top_k, split=split, seed=seed, every=every,

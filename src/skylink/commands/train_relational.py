@@ -29,7 +29,7 @@ def train_relational(
 ) -> None:
     """Train a relational re-ranker on features of maps and views, or on mined lists.
 
-    On two cores it takes less than two hours, without a GPU. A run that was interrupted goes on
+    On two cores it takes minutes, without a GPU. A run that was interrupted goes on
     where it stopped when the same command is given again.
     """
     from skylink.embedded.relational_recipe import RelationalRecipe, example_text

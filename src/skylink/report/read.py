@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from skylink.benchmark import BenchmarkResults
 from skylink.errors import first_complaint
-from skylink.figures import Results
+from skylink.figures import Answer, Results
 from skylink.report.details import Details, ReportError, details_path, read_details
 from skylink.robustness import Robustness
 
@@ -31,6 +31,7 @@ class Run:
         facts: what else is known of it, in words.
         base, final: names and figures by key, percent or metres; final is None without a
             re-ranker.
+        answer: figures of the places that were answered, where they were found within tiles.
         other: the same under the other convention about distractors, and its name.
         change: interval of the difference of recall@1.
         flips, counts: how many queries were fixed, broken, re-ranked, failed ...
@@ -49,6 +50,7 @@ class Run:
     facts: Sequence[str] = ()
     base: tuple[str, Figures]
     final: tuple[str, Figures] | None = None
+    answer: Figures | None = None
     other: tuple[str, Figures, Figures | None] | None = None
     change: Interval | None = None
     flips: Mapping[str, int] = field(default_factory=dict)
@@ -159,6 +161,7 @@ def _own_map(results: Results, known: dict[str, Any]) -> Run:
         facts=(f"{results.gallery:,} tiles",),
         base=(results.retriever, figures(results.retrieved) or {}),
         final=None if final is None else (results.reranker, final),
+        answer=_answer(results.answer),
         change=results.reranked_minus_retrieved_interval,
         flips=results.flips,
         counts={
@@ -175,6 +178,19 @@ def _own_map(results: Results, known: dict[str, Any]) -> Run:
         honesty=honesty,
         tolerance_m=results.tolerance_m,
     )
+
+
+def _answer(found: Answer | None) -> Figures | None:
+    """By the keys of rankings, so that they stand in the same columns."""
+    if found is None or not found.refined:
+        return None
+    return {
+        "recall@1": found.within_tolerance,
+        "recall@1_interval_95": found.within_tolerance_interval_95,
+        "median_error_m": found.median_error_m,
+        "within_25_m": found.within_25_m,
+        "within_50_m": found.within_50_m,
+    }
 
 
 def _scored(content: dict[str, Any], known: dict[str, Any]) -> Run:

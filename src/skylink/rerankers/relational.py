@@ -75,6 +75,7 @@ class RelationalReranker:
         encoder: the one that built it.
 
     Attributes:
+        name: `relational`, or with its folder's name where the file is one's own.
         fusion: as fitted in training, or None.
 
     Raises:
@@ -109,6 +110,8 @@ class RelationalReranker:
                 hint="train one on this gallery's own lists: see docs/relational.md",
             )
         self._path = path
+        if path != model_file(None):  # confidence was fitted to the scores of SkyLink's own
+            self.name = f"relational:{path.parent.name}"
         self.fusion = self._known.fusion
 
     def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from skylink.errors import OptionError
 from skylink.lvlm.options import Way
 from skylink.prompt import template_of
 from skylink.soft_labels import Source
@@ -104,6 +105,15 @@ class Labels(Section):
     keep_ground_truth_one: bool = Field(
         default=True, description="the ground truth's label is 1, whatever was measured"
     )
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.threshold is not None and self.quantile is not None:
+            raise OptionError(
+                "labels.threshold and labels.quantile both say the threshold",
+                hint="leave out one",
+            )
+        return self
 
 
 class Schedule(Section):
