@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from pyproj.exceptions import ProjError
 
 from skylink import geo
 from skylink.geo import LocalFrame
@@ -136,19 +135,6 @@ def test_convergence() -> None:
     )
     x, y = frame.to_xy(lon=end[0], lat=end[1])
     assert (float(x), float(y)) == pytest.approx((20_000, 1000), abs=0.1)
-
-
-def test_projecting_from_other_systems() -> None:
-    lon, lat = geo.project_to_lonlat(crs_wkt="EPSG:3857", xs=[0, 111_319.49], ys=[0, 0])
-    assert lon == pytest.approx([0, 1], abs=1e-6)
-    assert lat == pytest.approx([0, 0], abs=1e-6)
-    lon, lat = geo.project_to_lonlat(crs_wkt="EPSG:32636", xs=[500_000], ys=[0])
-    assert lon == pytest.approx([33])
-    for bad in ("EPSG:999999", "nonsense"):
-        with pytest.raises(ProjError, match="Invalid projection"):
-            geo.project_to_lonlat(crs_wkt=bad, xs=[0], ys=[0])
-    with pytest.raises(ProjError):
-        geo.project_to_lonlat(crs_wkt="EPSG:32636", xs=[1e30], ys=[1e30])
 
 
 def test_centre() -> None:

@@ -265,6 +265,10 @@ def test_the_plan_in_words(gallery: Gallery) -> None:
     assert "whole map (dense), keep the best 10" in localizer(gallery).plan
     plan = localizer(gallery, Backwards(), retriever="descriptor", top_k=3).plan
     assert "(descriptor), re-rank the best 3 by backwards" in plan
+    fitted = Fusion(base_weight=0.2, depth=10)
+    for top_k, told in ((10, False), (20, True)):
+        plan = localizer(gallery, Backwards(), top_k=top_k, fusion=fitted).plan
+        assert ("fusion with the base was fitted on 10 candidates" in plan) is told
 
 
 def test_without_a_wish_tiles_are_re_ranked_where_the_shipped_model_fits(

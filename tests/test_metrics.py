@@ -225,20 +225,6 @@ def test_consecutive_blocks() -> None:
     assert metrics.consecutive_blocks([], 2).size == 0
 
 
-def test_time_blocks() -> None:
-    flights = ["b", "a", "a", "a", "b", "a"]
-    times = [100.0, 7.0, 5.0, 15.0, 131.0, 14.9]
-    labels = metrics.time_blocks(flights, times, 10)
-    assert labels.tolist() == [2, 0, 0, 1, 3, 0]  # spans from 5 s and from 100 s
-    assert metrics.time_blocks(flights, np.array(times) + 3600, 10).tolist() == labels.tolist()
-    with pytest.raises(ValueError, match="length_s"):
-        metrics.time_blocks(flights, times, 0)
-    with pytest.raises(ValueError, match="times_s"):
-        metrics.time_blocks(["a"], [math.nan], 1)
-    with pytest.raises(ValueError, match="shapes differ"):
-        metrics.time_blocks(["a", "a"], [1.0], 1)
-
-
 def test_bootstrap_sees_a_real_difference_and_not_a_void_one() -> None:
     rng = np.random.default_rng(1)
     base = rng.random(300) < 0.4

@@ -103,21 +103,6 @@ class LocalFrame:
         return float(_GEOD.inv(lon, lat, lon2, lat2)[0])
 
 
-def project_to_lonlat(
-    *, crs_wkt: str, xs: ArrayLike, ys: ArrayLike
-) -> tuple[FloatArray, FloatArray]:
-    """WGS 84 (lon, lat) of points given in any CRS (WKT, PROJ string or `EPSG:n`).
-
-    Raises:
-        pyproj.exceptions.ProjError: the CRS is not understood or a point is outside its domain.
-    """
-    transformer = pyproj.Transformer.from_crs(crs_wkt, "EPSG:4326", always_xy=True)
-    lon, lat = transformer.transform(
-        np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64), errcheck=True
-    )
-    return np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
-
-
 def centre_lonlat(*, lon: ArrayLike, lat: ArrayLike) -> tuple[float, float]:
     """The mean direction of points on the sphere: right across the antimeridian and poles."""
     lam, phi = np.radians(np.asarray(lon, float)), np.radians(np.asarray(lat, float))

@@ -165,26 +165,6 @@ def consecutive_blocks(groups: ArrayLike, size: int) -> NDArray[np.int64]:
     return labels
 
 
-def time_blocks(groups: ArrayLike, times_s: ArrayLike, length_s: float) -> NDArray[np.int64]:
-    """(Q,) block labels: spans of `length_s` seconds of one group (a flight), in any order.
-
-    Args:
-        groups: (Q,) flights; spans begin at the first frame of each.
-        times_s: (Q,) seconds, of any clock that a flight has to itself.
-        length_s: longer than neighbouring frames succeed and fail together.
-    """
-    times = _vector("times_s", times_s)
-    if not length_s > 0:
-        raise ValueError(f"length_s = {length_s} is not above 0")
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    _same_size(times, group)
-    start = np.full(names.size, np.inf)
-    np.minimum.at(start, group, times)
-    span = np.floor((times - start[group]) / length_s).astype(np.int64)
-    pairs = np.stack([group, span], axis=1)
-    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
 def block_bootstrap(
     base: ArrayLike,
     other: ArrayLike,

@@ -8,7 +8,7 @@ reason; the base order is never passed off as a re-ranked one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -57,10 +57,13 @@ class Fusion:
             lowered a strong re-ranker by 3 points.
         gate_margin: re-rank only when the base's lead, (first - second) / standard deviation of
             the list's scores, is below this; None: always.
+        depth: candidates of the lists that both were fitted on, where they were: scores are
+            standardised within a list, so that others depend on how many there are.
     """
 
     base_weight: float = 0.0
     gate_margin: float | None = None
+    depth: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.base_weight <= 1:

@@ -94,6 +94,7 @@ def test_a_re_ranker_that_knows_nothing_leaves_the_base_alone() -> None:
 def test_two_that_know_different_things_are_weighed() -> None:
     lists = scored(2, lists=400, skill=2.0, base_skill=2.0)
     fusion = fit_fusion(lists)
+    assert fusion.depth == max(len(each.base) for each in lists)
     assert 0.2 <= fusion.base_weight <= 0.8
     alone = max(Recall.of(lists, f).recall_at_1 for f in (BASE_ONLY, RERANKER_ONLY))
     assert Recall.of(lists, fusion).recall_at_1 > alone + 0.05

@@ -99,6 +99,7 @@ def export_relational(
         channels=channels, side=side, reach=model.reach, trunk=trunk,
         base_weight=None if fusion is None else fusion.base_weight,
         gate_margin=None if fusion is None else fusion.gate_margin,
+        fusion_depth=None if fusion is None else fusion.depth,
     )  # fmt: skip
     views, windows = {0: "views"}, {0: "candidates"}
     axes = dict(zip(INPUTS, [views, views, windows, windows, windows], strict=True))

@@ -46,7 +46,7 @@ class AdapterInfo(BaseModel):
         head_sha256: of the value head's file, where there is one.
         lora_sha256: over the SHA-256 of LoRA's configuration and of its weights, where there are.
         base_weight, gate_margin, temperature: fusion with the retriever's score, as fitted on
-            validation lists; None where it was not fitted.
+            validation lists; None where it was not fitted. fusion_depth: of how many candidates.
         about: data, command and figures, for people.
     """
 
@@ -66,6 +66,7 @@ class AdapterInfo(BaseModel):
     lora_sha256: str | None = None
     base_weight: float | None = Field(default=None, ge=0, le=1)
     gate_margin: float | None = Field(default=None, ge=0)
+    fusion_depth: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, gt=0)
     about: dict[str, Any] = Field(default_factory=dict)
 

@@ -48,7 +48,9 @@ class LvlmReranker:
         info = self.scorer.info
         if info is None or info.base_weight is None:
             return None
-        return Fusion(base_weight=info.base_weight, gate_margin=info.gate_margin)
+        return Fusion(
+            base_weight=info.base_weight, gate_margin=info.gate_margin, depth=info.fusion_depth
+        )
 
     @property
     def about(self) -> str:

@@ -46,6 +46,7 @@ class Identity(BaseModel):
         channels, side, reach: C, k and r of the cells it takes, see `GalleryCells`.
         trunk: fingerprint of the network that makes them.
         base_weight, gate_margin: of `Fusion`, fitted on lists of a retriever; None: not fitted.
+        fusion_depth: of how many candidates.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -57,13 +58,16 @@ class Identity(BaseModel):
     trunk: str = Field(min_length=1, max_length=200)
     base_weight: float | None = Field(default=None, ge=0, le=1)
     gate_margin: float | None = Field(default=None, ge=0)
+    fusion_depth: int | None = Field(default=None, ge=1)
 
     @property
     def fusion(self) -> Fusion | None:
         """As fitted in training."""
         if self.base_weight is None:
             return None
-        return Fusion(base_weight=self.base_weight, gate_margin=self.gate_margin)
+        return Fusion(
+            base_weight=self.base_weight, gate_margin=self.gate_margin, depth=self.fusion_depth
+        )
 
 
 class RelationalReranker:

@@ -59,7 +59,7 @@ def finish(trainer: Trainer, outcome: Outcome) -> AdapterInfo | None:
         fusion = fit_fusion(scored)
         temperature = fit_temperature(scored, fusion)
         fitted = {"base_weight": fusion.base_weight, "gate_margin": fusion.gate_margin}
-        fitted["temperature"] = temperature
+        fitted |= {"fusion_depth": fusion.depth, "temperature": temperature}
         figures = _figures(scored, fusion)
         if temperature is not None:
             reliability = Reliability.of(*confidences(scored, fusion, temperature))

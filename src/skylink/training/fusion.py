@@ -7,7 +7,7 @@ and is taken unless another is better.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def fit_fusion(lists: Sequence[Scored]) -> Fusion:
             key = Recall.of_ranks(gated).key
             if key > best_key:
                 best, best_key = Fusion(base_weight=weight, gate_margin=gate), key
-    return best
+    return replace(best, depth=max(len(each.base) for each in lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
