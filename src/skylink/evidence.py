@@ -173,6 +173,7 @@ def _header(canvas: Canvas, query: Query, estimate: Estimate, retrieval: Retriev
         f"{estimate.retriever or retrieval.retriever} search",
         estimate.searched or retrieval.searched,
         reranked,
+        "placed within the tile" if estimate.refined else "",
         f"{taken:.0f} ms" if taken is not None else "",
     ]
     line = "   ·   ".join(part for part in parts if part)
