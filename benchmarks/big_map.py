@@ -55,7 +55,7 @@ def town_case(folder: Path, side_m: float, photos: int) -> Case:
     town = Town.generate(seed=7, size_m=TOWN_M)
     picture = render_map(town, SATELLITE, GSD_M)
     generator = np.random.default_rng(0)
-    area = folder / "area.tif"
+    area = folder / f"area-{side_m:g}.tif"
     if not area.exists():
         write_around(
             area, picture, GSD_M, side_m, lambda: shuffled(picture, generator),
@@ -65,7 +65,7 @@ def town_case(folder: Path, side_m: float, photos: int) -> Case:
 
 
 def ariel_case(folder: Path, side_m: float, every: int) -> Case:
-    source, area = SHARED / "ariel" / "map.tif", folder / "ariel-area.tif"
+    source, area = SHARED / "ariel" / "map.tif", folder / f"ariel-area-{side_m:g}.tif"
     if not area.exists():
         picture, crs, centre, unit = read_map(source, GSD_M)
         pieces = scenes(SHARED / "pool" / "rsscn7", np.random.default_rng(0))

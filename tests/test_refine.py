@@ -152,6 +152,16 @@ def test_it_stays_within_the_neighbouring_tiles(hills: Scene, tmp_path: Path) ->
 # in the whole
 
 
+@pytest.mark.parametrize("errors", [(180.0, 45.0), (90.0, 45.0), (10.0, 5.0)])
+def test_wherever_descriptors_can_search_the_place_is_found(
+    town_gallery: Gallery, town_queries: Sequence[Query], errors: tuple[float, float]
+) -> None:
+    """Three altitudes for relief, on all of these poses, are more than a search may try."""
+    space = SearchSpace(heading_error_deg=errors[0], tilt_error_deg=errors[1])
+    made = Localizer(town_gallery, retriever="descriptor", reranker="none", space=space)
+    assert made.locate(town_queries[0]).refined
+
+
 class Sure:
     """A re-ranker whose scores have a scale of their own."""
 

@@ -128,7 +128,8 @@ class Localizer:
         if self.reranker is not None:
             name = getattr(self.reranker, "about", self.reranker.name)
             last = f"re-rank the best {self.top_k} by {name}"
-            if self.fusion.depth not in (None, self.top_k):
+            fused = self.fusion.base_weight > 0 or self.fusion.gate_margin is not None
+            if fused and self.fusion.depth not in (None, self.top_k):
                 last += f" (its fusion with the base was fitted on {self.fusion.depth} candidates)"
         if self.refiner is not None:
             last += ", find the place within the first"

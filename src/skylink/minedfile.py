@@ -259,7 +259,7 @@ def _header(path: Path, store: Store) -> Header:
 
 
 def require_gallery(files: Iterable[MinedFile], gallery: Gallery) -> None:
-    """Lists whose candidates are places lie on this gallery's map, and mean what they say there.
+    """Lists are used on the build that they were mined on: places are metres in its areas' frames.
 
     Raises:
         QueriesError: a file was mined on another gallery.
@@ -269,8 +269,9 @@ def require_gallery(files: Iterable[MinedFile], gallery: Gallery) -> None:
         if mined_on != gallery.info.build_id:
             raise QueriesError(
                 f"{file.path} was mined on another gallery (build {mined_on}) than {gallery.path} "
-                f"({gallery.info.build_id}): its places mean nothing there",
-                hint="give the gallery that it was mined on, or mine the lists again on this one",
+                f"({gallery.info.build_id}): its places and scores may mean others there",
+                hint="give the gallery that it was mined on (a build has its id from the maps, the "
+                "tiles, the encoder and --no-imagery), or mine the lists again on this one",
             )
 
 

@@ -3,8 +3,8 @@
 Descriptors and re-rankers choose a tile, whose centre is up to half a stride off on each axis. The
 photo's feature map is correlated with the map's over that reach, at the altitudes that relief may
 ask for, and poses are tried around the best: metres off, at the cost of some ten views, however
-large the map is. Nothing farther from the centre than the next tiles' centres is an answer: that
-would be a place of tiles that were ranked lower.
+large the map is. Nothing farther from the centre than the next tiles' centres and a cell is an
+answer: that would be a place of tiles that were ranked lower.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Refiner:
         if not peaks:
             return None
         best = max(peaks, key=lambda peak: peak.score)
-        around = hypotheses(query.telemetry, self._space, tile_m=level.tile_m)
+        around = hypotheses(query.telemetry, self._space, tile_m=level.tile_m, relief=False)
         found = climb([best], kernels, around, separation_m=0.0, allowed=allowed)[0]
         x, y = found.position
         lon, lat = area.frame.point(x_m=x, y_m=y)

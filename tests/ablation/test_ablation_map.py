@@ -107,7 +107,7 @@ labels = ["overlap"]
 def test_lists_are_used_on_the_gallery_that_they_were_mined_on(
     mined: Path, town_folder: Path, tmp_path: Path, swapped: str
 ) -> None:
-    """Their places are metres in its areas' frames: elsewhere they name unrelated ground."""
+    """Another build, here of the same map: it may have other areas, tiles or features."""
     other = tmp_path / "other"
     Gallery.build([town_folder / "map.tif"], other, tile_m=(160.0,), stride_m=80.0)
     rows = '[[rows]]\nmodels = ["correlation"]\nrankings = ["pure"]\n'
@@ -216,7 +216,7 @@ width = 16
         f"relational:{folder.parent}", town_gallery, load_encoder(town_gallery.info.encoder.name)
     )
     assert reranker is not None
-    assert reranker.name == "relational"
+    assert reranker.name == f"relational:{folder.parent.name}"
 
 
 def test_relational_models_need_a_gallery(folder: Path) -> None:

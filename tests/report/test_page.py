@@ -10,12 +10,13 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from skylink.errors import OptionError
 from skylink.report import ReportError, pictures, write_report
-from skylink.report.details import details_path, digest
+from skylink.report.details import details_path, digest, read_details
 from skylink.report.queries import kind_of
 from skylink.report.read import read_runs
 
@@ -96,13 +97,34 @@ def test_pictures_are_small_and_there(town_results: Path, tmp_path: Path) -> Non
     page, _ = page_of(town_results, folder=tmp_path)
     uris = URI.findall(page)
     queries = json.loads(town_results.read_text())["queries"]
-    assert len(uris) == 4 * queries, "photo, base's first, re-ranked first, truth"
+    assert len(uris) == 5 * queries, "photo, base's first, re-ranked first, answer, truth"
     for uri in uris:
         data = base64.b64decode(uri)
         with Image.open(io.BytesIO(data)) as image:
             assert image.width * image.height <= pictures.SIDE_PX**2 * 1.05
             assert image.height <= pictures.SIDE_PX
         assert len(data) < 60_000
+
+
+def test_answers_within_tiles_stand_beside_rankings(town_results: Path, tmp_path: Path) -> None:
+    """Each under its own run's name, also where two runs share a base that is shown once."""
+    alone = tmp_path / "alone.json"
+    content = json.loads(town_results.read_text())
+    content |= {"reranked": None, "reranker": "none"}
+    content["groups"] = {}
+    alone.write_text(json.dumps(content))
+    page = write_report([town_results, alone], tmp_path / "both.html").read_text()
+    assert page.count("descriptor + dense, placed within the tile") == 1
+    assert page.count(">descriptor, placed within the tile") == 1
+    assert page.count("placed within the tile, placed") == 0
+    assert "placed within the tile (results.json)" in page  # recall by distance
+    details = read_details(town_results, town_results.read_text())
+    answer = content["answer"]
+    errors = [query.answer.error_m for query in details.queries if query.answer]
+    assert len(errors) == answer["refined"] == content["queries"]
+    assert np.median(errors) == pytest.approx(answer["median_error_m"], abs=0.01)
+    tiles = [query.last[0].error_m for query in details.queries]
+    assert np.median(errors) < np.median(tiles) / 3
 
 
 def test_the_cards_are_the_results_flips(benchmark_results: list[Path], tmp_path: Path) -> None:

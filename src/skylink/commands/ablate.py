@@ -49,7 +49,7 @@ def ablate(
 
     A run that was interrupted goes on where it stopped when the same command is given again.
     """
-    from skylink.ablation.grid import RELATIONAL
+    from skylink.ablation.grid import RELATIONAL, WITHOUT_LVLM
     from skylink.ablation.grid_file import example_text, read_grid
 
     if print_grid:
@@ -63,8 +63,13 @@ def ablate(
         )
     share = _share(part)
     chosen = read_grid(grid)
-    small = any(model in RELATIONAL for rows in chosen.rows for model in rows.models)
-    require_packages("torch", *(["onnx"] if small else []))
+    models = {model for rows in chosen.rows for model in rows.models}
+    needed = ["torch"]
+    if models & set(RELATIONAL):
+        needed += ["onnx"]
+    if models - set(WITHOUT_LVLM):
+        needed += ["transformers", "peft"]
+    require_packages(*needed)
     out = out.expanduser().absolute()
     terminal.require_writable(out)
     from skylink.ablation.report import FIGURE, JSON, MARKDOWN, unfinished, write_report

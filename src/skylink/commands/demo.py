@@ -75,7 +75,7 @@ def demo(
     terminal.print_table(_table(dense.outcomes))
 
     localizer = Localizer(gallery, retriever="descriptor", top_k=20)
-    terminal.say(f"4/4 For comparison, the way for maps of any size: {localizer.plan}")
+    terminal.say(f"4/4 For comparison, by tiles: {localizer.plan}")
     with terminal.progress("photos") as report:
         reranked = evaluate(localizer, rows, on_query=report)
     write_atomic(out / "results-reranked.json", reranked.to_json())

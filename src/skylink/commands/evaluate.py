@@ -149,14 +149,17 @@ def evaluate(
     from skylink.errors import OptionError
 
     if run_file is not None:
-        _refuse("--run", benchmark=benchmark, gallery=gallery, queries=queries, plot=plot)
+        _refuse(
+            "--run", benchmark=benchmark, gallery=gallery, queries=queries, plot=plot,
+            no_refine=None if refine else True,
+        )  # fmt: skip
         benchmark_run.score_run(run_file, qrels, out)
         return
     if benchmark is not None:
         _refuse(
             "--benchmark", gallery=gallery, queries=queries, plot=plot, evidence=evidence,
             conditions=conditions, group_by=group_by, without=without, perturb=perturb or None,
-            min_confidence=min_confidence,
+            min_confidence=min_confidence, no_refine=None if refine else True,
         )  # fmt: skip
         results = benchmark_run.evaluate_benchmark(
             benchmark, root, task, split, distractors,

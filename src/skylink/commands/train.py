@@ -38,7 +38,7 @@ def train(
     if print_config:
         terminal.emit(default_text(TrainConfig))
         return
-    require_packages("torch", "transformers")
+    require_packages("torch", "transformers", "peft")
     chosen = choices(TrainConfig, config, out, example="skylink train --print-config > train.toml")
     from skylink.training.finish import finish
     from skylink.training.processes import Processes

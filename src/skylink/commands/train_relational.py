@@ -29,8 +29,8 @@ def train_relational(
 ) -> None:
     """Train a relational re-ranker on features of maps and views, or on mined lists.
 
-    On two cores it takes minutes, without a GPU. A run that was interrupted goes on
-    where it stopped when the same command is given again.
+    On two cores it takes minutes on mined lists, up to two hours from a bank, without a GPU. A run
+    that was interrupted goes on where it stopped when the same command is given again.
     """
     from skylink.embedded.relational_recipe import RelationalRecipe, example_text
     from skylink.training.config_file import default_text

@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from skylink.retriever import Retriever
 
 OUTSIDE = "no tile lies within a stride of their true place"
-NEARBY = 1000
-"""Candidates around the truth among which its own is sought, for its pose: more than lie there."""
-
 METRES_A_DEGREE = 110_000.0
 """Less than a degree of latitude has anywhere."""
 KEPT_VECTORS = 10_000
@@ -252,7 +249,8 @@ class GalleryMine:
             distance_m(lon1=lon, lat1=lat, lon2=truth.lon, lat2=truth.lat)
         )
         around = Prior(lon=lon, lat=lat, radius_m=radius)
-        for found in self._retriever.retrieve(query, NEARBY, around).candidates:
+        near = math.ceil(math.pi * (radius / level.stride_m + 1) ** 2)  # all tiles within it
+        for found in self._retriever.retrieve(query, near, around).candidates:
             if found.level == first.level and self._is_right(found, truth):
                 return found
         # it does not match there at all: the pose that matched best elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,12 @@ def _located(outcome: Outcome, gallery: Gallery, tolerance_m: float, folder: Pat
         )
     base = _places(outcome.base, outcome.base_m, gallery, tolerance_m)
     final = _places(estimate.candidates, outcome.final_m, gallery, tolerance_m)
+    answer = None
+    if estimate.refined:
+        within = replace(estimate.candidates[0], lon=estimate.lon, lat=estimate.lat,
+                         pose=estimate.pose)  # fmt: skip
+        errors = np.array([outcome.answer_m])
+        (answer,) = _places([within], errors, gallery, tolerance_m)
     truth = []
     if on_ground:
         shown = base[0]
@@ -84,6 +91,7 @@ def _located(outcome: Outcome, gallery: Gallery, tolerance_m: float, folder: Pat
         lat=lat,
         base=base,
         final=final if estimate.reranked else [],
+        answer=answer,
         positives=truth,
         base_rank=_first(outcome.base_m <= tolerance_m),
         final_rank=_first(outcome.final_m <= tolerance_m),

@@ -58,7 +58,7 @@ def recall_by_distance(runs: Sequence[Run]) -> Html | None:
         (colour, run, which, name, _first_errors(run.details, which))
         for colour, run in enumerate(runs)
         if run.details is not None
-        for which, name, _ in _rankings(run)
+        for which, name in _placings(run)
     ]
     known = [each for each in known if np.isfinite(each[4]).any()]
     if not known:
@@ -87,7 +87,7 @@ def calibration(runs: Sequence[Run]) -> Html | None:
         if run.details is None:
             continue
         told = [
-            (q.confidence, q.last[0].right)
+            (q.confidence, (q.answer or q.last[0]).right)
             for q in run.details.queries
             if q.confidence is not None and q.last
         ]
@@ -125,6 +125,14 @@ def _rankings(run: Run) -> list[tuple[str, str, dict[str, float | None]]]:
     return found
 
 
+def _placings(run: Run) -> list[tuple[str, str]]:
+    """(base, final or answer, its name): whatever has a first place."""
+    found = [(which, name) for which, name, _ in _rankings(run)]
+    if run.answer is not None:
+        found.append(("answer", f"placed within the tile ({run.name})"))
+    return found
+
+
 def _by_rank(details: Details, which: str) -> list[tuple[float, float]]:
     """(K, recall@K), as far as the ranks are known, at most to `MAX_K`."""
     end = min(MAX_K, details.header.ranked)
@@ -139,6 +147,8 @@ def _first_errors(details: Details | None, which: str) -> NDArray[np.float64]:
     errors = []
     for query in queries:
         places = query.base if which == "base" else query.last
+        if which == "answer" and query.answer is not None:
+            places = [query.answer]
         known = places[0].error_m if places else None
         errors.append(math.inf if known is None else known)
     return np.array(errors or [math.inf])

@@ -81,6 +81,8 @@ class QueryDetails(_Part):
         lon, lat: the truth, WGS 84 degrees.
         base, final: the first `SHOWN` candidates before and after re-ranking; `final` is empty
             where nothing was re-ranked, and then it is `base`.
+        answer: the place within the first one's tile, where that is what was answered; its score
+            is the tile's.
         positives: some right answers.
         base_rank, final_rank: of the first right one, from 1; None: not among those known.
         confidence, radius_m, radius_90_m: of the estimate on one's own map.
@@ -95,6 +97,7 @@ class QueryDetails(_Part):
     lat: FiniteFloat | None = None
     base: list[Place] = Field(default_factory=list, max_length=100)
     final: list[Place] = Field(default_factory=list, max_length=100)
+    answer: Place | None = None
     positives: list[Place] = Field(default_factory=list, max_length=100)
     base_rank: Annotated[int, Field(ge=1)] | None = None
     final_rank: Annotated[int, Field(ge=1)] | None = None

@@ -14,7 +14,7 @@ from skylink.report.read import Run
 KINDS = (
     ("fixed", "Put right by re-ranking"),
     ("broken", "Put wrong by re-ranking"),
-    ("wrong", "Wrong in the end and before"),
+    ("wrong", "Wrong before and after"),
     ("right", "Right all along"),
 )
 
@@ -64,6 +64,8 @@ def _card(query: QueryDetails, kind: str, pictures: Pictures, *, reranks: bool) 
     if reranks and query.last:
         words = "re-ranked first" if query.reranked else "first, not re-ranked"
         figures.append(_place(words, query.last[0], pictures))
+    if query.answer is not None:
+        figures.append(_place("placed within the tile", query.answer, pictures))
     told = {place.id for place in (*query.base[:1], *query.last[:1])}
     truths = sorted(query.positives, key=lambda place: place.id in told)  # a new one first
     if truths:

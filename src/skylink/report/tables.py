@@ -51,7 +51,8 @@ def main_table(runs: Sequence[Run]) -> Html:
     for run in runs:
         _add(rows, run, run.base[1], None if run.final is None else run.final[1])
         if run.answer is not None:
-            rows.append((f"{rows[-1][0]}, placed within the tile", run.name, run.answer))
+            ranked = run.base[0] if run.final is None else f"{run.base[0]} + {run.final[0]}"
+            rows.append((f"{ranked}, placed within the tile", run.name, run.answer))
     return _figures(rows, caption=f"Base beside re-ranked, {runs[0].queries:,} queries")
 
 

@@ -114,8 +114,8 @@ class RelationalReranker:
                 hint="train one on this gallery's own lists: see docs/relational.md",
             )
         self._path = path
-        if path != model_file(None):  # confidence was fitted to the scores of SkyLink's own
-            self.name = f"relational:{path.parent.name}"
+        if path.resolve() != shipped().resolve():  # confidence was fitted to the scores of that one
+            self.name = f"relational:{path.resolve().parent.name}"
         self.fusion = self._known.fusion
 
     def score(self, query: Query, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
@@ -137,6 +137,11 @@ class RelationalReranker:
         return np.asarray(np.concatenate(scores), np.float32)
 
 
+def shipped() -> Path:
+    """Where the file that comes with SkyLink is, or would be."""
+    return Path(str(resources.files("skylink") / "weights")) / MODEL
+
+
 def model_file(folder: str | None) -> Path:
     """The model of a folder of `skylink train-relational`; None: the one that comes with SkyLink.
 
@@ -151,14 +156,13 @@ def model_file(folder: str | None) -> Path:
                 hint="give the folder that `skylink train-relational` wrote",
             )
         return path
-    path = Path(str(resources.files("skylink") / "weights")) / MODEL
-    if not path.is_file():
+    if not shipped().is_file():
         raise ModelError(
             "this version of SkyLink comes without a trained relational re-ranker",
             hint="train one (`skylink train-relational`, docs/relational.md) and give "
             "--reranker relational:FOLDER, or use --reranker dense",
         )
-    return path
+    return shipped()
 
 
 def _read(path: Path) -> bytes:
