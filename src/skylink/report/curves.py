@@ -55,7 +55,13 @@ def recall_by_k(runs: Sequence[Run]) -> Html | None:
 def recall_by_distance(runs: Sequence[Run]) -> Html | None:
     """How many first places lie within how many metres, where distances are known."""
     known = [
-        (colour, run, which, name, _first_errors(run.details, which))
+        (
+            colour + len(runs) * (which == "answer"),  # a line of its own beside the re-ranked one
+            run,
+            which,
+            name,
+            _first_errors(run.details, which),
+        )
         for colour, run in enumerate(runs)
         if run.details is not None
         for which, name in _placings(run)
