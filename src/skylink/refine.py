@@ -51,10 +51,11 @@ class Refiner:
             tile: a candidate of descriptor search, under the pose that matched it.
             prior: where the drone might be.
         """
-        maps = self._parts.around([tile], tile.level)
-        if tile.pose is None or not maps:
+        pose = tile.pose
+        maps = self._parts.around([tile], tile.level) if pose is not None else []
+        if pose is None or not maps:
             return None
-        (area, dense_map), pose = maps[0], tile.pose
+        area, dense_map = maps[0]
         level = self._gallery.levels[tile.level]
         renderer = ViewRenderer(query.image)
 

@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
-from skylink.commands.training_options import (
-    ConfigFile,
-    Out,
-    PrintConfig,
-    Resume,
-    choices,
-    require_packages,
-)
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.lvlm.adapter import AdapterInfo
@@ -38,8 +31,13 @@ def train(
     if print_config:
         terminal.emit(default_text(TrainConfig))
         return
-    require_packages("torch", "transformers", "peft")
-    chosen = choices(TrainConfig, config, out, example="skylink train --print-config > train.toml")
+    chosen = choices(
+        TrainConfig,
+        config,
+        out,
+        packages=("torch", "transformers", "peft"),
+        example="skylink train --print-config > train.toml",
+    )
     from skylink.training.finish import finish
     from skylink.training.processes import Processes
     from skylink.training.trainer import Trainer

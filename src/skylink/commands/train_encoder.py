@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skylink.commands import terminal
-from skylink.commands.training_options import (
-    ConfigFile,
-    Out,
-    PrintConfig,
-    Resume,
-    choices,
-    require_packages,
-)
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.embedded.training import Trained
@@ -35,11 +28,11 @@ def train_encoder(
     if print_config:
         terminal.emit(default_text(EncoderRecipe))
         return
-    require_packages("torch", "onnx")
     chosen = choices(
         EncoderRecipe,
         config,
         out,
+        packages=("torch", "onnx"),
         example="skylink train-encoder --print-config > encoder.toml",
         several=False,
     )

@@ -7,14 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from skylink.commands import terminal
-from skylink.commands.training_options import (
-    ConfigFile,
-    Out,
-    PrintConfig,
-    Resume,
-    choices,
-    require_packages,
-)
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 
 def train_relational(
@@ -38,11 +31,11 @@ def train_relational(
     if print_config or print_recipe:
         terminal.emit(default_text(RelationalRecipe) if print_config else example_text())
         return
-    require_packages("torch", "onnx")
     chosen = choices(
         RelationalRecipe,
         config,
         out,
+        packages=("torch", "onnx"),
         example="skylink train-relational --print-recipe > relational.toml",
         several=False,
     )

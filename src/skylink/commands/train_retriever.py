@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 from skylink.commands import terminal
 from skylink.commands.train import silence
-from skylink.commands.training_options import (
-    ConfigFile,
-    Out,
-    PrintConfig,
-    Resume,
-    choices,
-    require_packages,
-)
+from skylink.commands.training_options import ConfigFile, Out, PrintConfig, Resume, choices
 
 if TYPE_CHECKING:
     from skylink.training.loop import Outcome
@@ -38,11 +31,11 @@ def train_retriever(
     if print_config:
         terminal.emit(default_text(RetrieverConfig))
         return
-    require_packages("torch")
     chosen = choices(
         RetrieverConfig,
         config,
         out,
+        packages=("torch",),
         example="skylink train-retriever --print-config > retriever.toml",
     )
     from skylink.training.processes import Processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -57,23 +58,31 @@ def require_packages(*names: str) -> None:
 
 
 def choices(
-    kind: type[Kind], config: Path | None, out: Path | None, *, example: str, several: bool = True
+    kind: type[Kind],
+    config: Path | None,
+    out: Path | None,
+    *,
+    packages: Sequence[str],
+    example: str,
+    several: bool = True,
 ) -> Kind:
     """What was chosen, in a folder that can be written to.
 
     Args:
         kind: of the file.
         config, out: as given on the command line.
+        packages: that the training needs.
         example: a command that writes a file to edit.
         several: the training can share its steps among processes.
 
     Raises:
-        OptionError: there is no file, or it can't be used; or there are several processes, and the
-            training runs in one.
+        OptionError: a package is not installed; there is no file, or it can't be used; or there are
+            several processes, and the training runs in one.
         OutputError: the folder can't be written to.
     """
     from skylink.training.config_file import read_config
 
+    require_packages(*packages)
     if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError(
             "this training runs in one process, and several were started",

@@ -53,12 +53,12 @@ class RelationalData(Section):
         if self.bank is not None and self.validation:
             raise OptionError(
                 "data.validation is of mined lists, and data.bank is none",
-                hint='held_out = "encoder/work/held_out" says what a bank is judged by',
+                hint="data.held_out says what a bank is judged by",
             )
         if self.train is not None and self.held_out is not None:
             raise OptionError(
                 "data.held_out belongs to a bank, and data.train is mined lists",
-                hint='validation = ["validation.jsonl"] says what mined lists are judged by',
+                hint="data.validation says what mined lists are judged by",
             )
         if self.train is not None and self.gallery is None:
             raise OptionError(
